@@ -1,0 +1,1 @@
+"""What fine-tuning changes inside a language model, measured as circuits at every checkpoint."""

@@ -1,0 +1,45 @@
+"""Names of runs, checkpoints, features and nodes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+BASE = "base"
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One fine-tuning: a condition of the training data and a seed."""
+
+    condition: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.condition}-{self.seed}"
+
+    @classmethod
+    def parse(cls, name: str) -> Run:
+        """Inverse of :attr:`name`.
+
+        Raises:
+            ValueError: if ``name`` is not ``<condition>-<seed>``.
+        """
+        match = re.fullmatch(r"([a-z_]+)-(\d+)", name)
+        if match is None:
+            raise ValueError(f"a run is named <condition>-<seed> (mapped-0), got {name!r}")
+        return cls(match[1], int(match[2]))
+
+
+def checkpoint_name(fraction: float) -> str:
+    """Name of the checkpoint after ``fraction`` of a run's steps, in percent: 0.25 -> ``025``."""
+    return f"{round(fraction * 100):03d}"
+
+
+def feature_name(layer: int, feature: int) -> str:
+    return f"L{layer}/F{feature}"
+
+
+def node_name(layer: int, position: int, feature: int) -> str:
+    return f"L{layer}/P{position}/F{feature}"
