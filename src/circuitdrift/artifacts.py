@@ -19,9 +19,9 @@ import pandas as pd
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; on success move what was written there onto ``path``.
+    """Yield a temporary name beside ``path``; on success what was written there replaces ``path``.
 
-    What is written may be a file or a directory. On failure it is removed and ``path`` is as before.
+    What is written may be a file or a directory. On failure it is removed; ``path`` is as before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
@@ -30,7 +30,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield partial
         if partial.is_dir():
             _remove(path)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         _remove(partial)
 

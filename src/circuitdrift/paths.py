@@ -16,7 +16,6 @@ REPORTS = Path("reports")
 TABLES = REPORTS / "tables"
 METRICS = REPORTS / "metrics"
 FIGURES = REPORTS / "figures"
-DOWNLOADS = Path("downloads")
 
 
 def training_examples(condition: str) -> Path:
