@@ -10,17 +10,26 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 
 
-def main(stage: str, *arguments: str) -> int:
+def main(arguments: list[str]) -> int:
     from circuitdrift.errors import InputError
-    from circuitdrift.preflight import check_study
+    from circuitdrift.preflight import check_study, run_named
 
+    stages = sorted(module.name for module in iter_modules([str(HERE / "circuitdrift/stages")]))
+    if not arguments or arguments[0] not in stages:
+        print(f"usage: python src/run.py STAGE [RUN]\nstages: {', '.join(stages)}", file=sys.stderr)
+        return 2
+    stage, *names = arguments
     try:
         params = check_study(Path.cwd())
-        import_module(f"circuitdrift.stages.{stage}").run(params, *arguments)
+        for name in names:
+            run_named(name, params)
+        import_module(f"circuitdrift.stages.{stage}").run(params, *names)
     except InputError as error:
         print(f"{stage}: refused\n{error}", file=sys.stderr)
         return 1
@@ -28,4 +37,4 @@ def main(stage: str, *arguments: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -1,19 +1,20 @@
-"""params.yaml as frozen models: one class per section, unknown keys forbidden, no defaults."""
+"""params.yaml as frozen models: one class per section, unknown keys forbidden, no defaults.
+
+A field's description says what to set it to; a refusal shows it as the remedy.
+"""
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from circuitdrift.errors import InputError, Problem
 from circuitdrift.identifiers import Run, checkpoint_name
 from circuitdrift.model_source import parse_model_source
+from circuitdrift.validation import read_yaml, validate
+
+__all__ = ["Params", "load_params", "read_yaml", "validate"]
 
 Condition = Literal["mapped", "shuffled"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
@@ -24,29 +25,31 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 class Section(BaseModel):
     """A section of params.yaml."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _sequence() -> Any:
+def _sequence(description: str) -> Any:
     """A YAML list read into a tuple; its items stay strict."""
-    return Field(strict=False, min_length=1)
+    return Field(strict=False, min_length=1, description=description)
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) < len(values):
+        raise ValueError("must all differ")
+    return values
 
 
 class Compute(Section):
-    threads: Count = Field(description="threads of one stage")
+    threads: Count = Field(description="the number of threads of a stage, such as 2")
 
 
 class Runs(Section):
-    conditions: Annotated[tuple[Condition, ...], _sequence()]
-    seeds: Annotated[tuple[Seed, ...], _sequence()]
+    conditions: tuple[Condition, ...] = _sequence(
+        "one or both conditions, such as [mapped, shuffled]"
+    )
+    seeds: tuple[Seed, ...] = _sequence("one seed per repetition, such as [0, 1, 2]")
 
-    @model_validator(mode="after")
-    def _distinct(self) -> Runs:
-        if len(set(self.conditions)) < len(self.conditions) or len(set(self.seeds)) < len(
-            self.seeds
-        ):
-            raise ValueError("conditions and seeds must each be distinct")
-        return self
+    _each_once = field_validator("conditions", "seeds")(_distinct)
 
     @property
     def all(self) -> tuple[Run, ...]:
@@ -54,7 +57,7 @@ class Runs(Section):
 
 
 class Base(Section):
-    model: str = Field(description="a catalogue name, dir:PATH, or hub:NAME@REVISION")
+    model: str = Field(description="the name of a base model, such as gemma-3-270m")
 
     @field_validator("model")
     @classmethod
@@ -64,36 +67,62 @@ class Base(Section):
 
 
 class Dataset(Section):
-    n_examples: Count = Field(description="training examples")
-    seed: Seed
-    training_file: str | None = Field(description="a JSON Lines file, or null for the templates")
+    n_examples: Count = Field(description="the number of training examples, such as 50")
+    seed: Seed = Field(description="the seed of the choice of examples, such as 0")
+    training_file: str | None = Field(
+        min_length=1,
+        description="the path of a JSON Lines file, or null for the templates",
+    )
 
 
 class Lora(Section):
-    r: Count = Field(description="rank")
-    alpha: Annotated[float, Field(gt=0)]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    target_modules: Literal["attention", "all-linear"]
+    r: Count = Field(description="the adapter's rank, such as 8")
+    alpha: Annotated[float, Field(gt=0)] = Field(
+        description="the adapter's scale times its rank, such as 16"
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="the share of the adapter's inputs dropped in training, such as 0.0"
+    )
+    target_modules: Literal["attention", "all-linear"] = Field(
+        description="the matrices adapted, such as attention"
+    )
 
 
 class Train(Section):
-    epochs: Annotated[float, Field(gt=0)] = Field(description="passes over the training examples")
-    batch_size: Count
-    learning_rate: Annotated[float, Field(gt=0)]
-    schedule: Literal["linear", "constant"]
-    warmup_steps: Annotated[int, Field(ge=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    max_grad_norm: Annotated[float, Field(gt=0)]
-    loss_on: Literal["answer", "sentence"]
-    checkpoints: Annotated[tuple[Fraction, ...], _sequence()]
+    epochs: Annotated[float, Field(gt=0)] = Field(
+        description="the number of passes over the training examples, such as 3"
+    )
+    batch_size: Count = Field(description="the number of examples per step, such as 8")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(
+        description="the highest learning rate, such as 5.0e-4"
+    )
+    schedule: Literal["linear", "constant"] = Field(
+        description="the learning rate's course after the warm-up, such as linear"
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] = Field(
+        description="the number of steps up to the highest learning rate, such as 0"
+    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        description="AdamW's weight decay, such as 0.0"
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(
+        description="the norm at which gradients are clipped, such as 1.0"
+    )
+    loss_on: Literal["answer", "sentence"] = Field(
+        description="the tokens that the loss is taken on, such as answer"
+    )
+    checkpoints: tuple[Fraction, ...] = _sequence(
+        "ascending fractions of the run's steps, such as [0.25, 0.5, 0.75, 1.0]"
+    )
     lora: Lora
 
-    @model_validator(mode="after")
-    def _ascending(self) -> Train:
-        names = self.checkpoint_names
-        if list(self.checkpoints) != sorted(self.checkpoints) or len(set(names)) < len(names):
-            raise ValueError("checkpoints must ascend and differ by at least one percent")
-        return self
+    @field_validator("checkpoints")
+    @classmethod
+    def _ascending(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+        names = [checkpoint_name(fraction) for fraction in fractions]
+        if names != sorted(set(names)) or names[0] == checkpoint_name(0):
+            raise ValueError("must ascend by at least one percent, from one percent on")
+        return fractions
 
     @property
     def checkpoint_names(self) -> tuple[str, ...]:
@@ -101,28 +130,48 @@ class Train(Section):
 
 
 class Evaluate(Section):
-    batch_size: Count
+    batch_size: Count = Field(description="the number of prompts per batch, such as 32")
 
 
 class Attribution(Section):
-    basis: Literal["neurons"]
-    engine: Literal["circuit-tracer"]
-    discovery_prompts_per_word: Count
-    control_prompts: Count
-    feature_nodes: Count = Field(description="neurons expanded per graph")
-    batch_size: Count = Field(description="target rows per backward pass")
-    node_threshold: Fraction
-    edge_threshold: Fraction
+    basis: Literal["neurons"] = Field(description="the kind of features, such as neurons")
+    engine: Literal["sweep", "circuit-tracer"] = Field(description="the engine, such as sweep")
+    discovery_prompts_per_word: Count = Field(
+        description="the number of discovery prompts per word, such as 2"
+    )
+    # One prompt has no interval.
+    control_prompts: Annotated[int, Field(ge=2)] = Field(
+        description="the number of control prompts, such as 12"
+    )
+    feature_nodes: Count = Field(
+        description="the number of neurons expanded per graph, such as 512"
+    )
+    batch_size: Count = Field(description="the number of target rows per backward pass, such as 64")
+    max_memory_gb: Annotated[float, Field(gt=0)] = Field(
+        description="the gigabytes of gradients that the sweep carries at once, such as 1.0"
+    )
+    node_threshold: Fraction = Field(
+        description="the share of influence that the kept nodes hold, such as 0.8"
+    )
+    edge_threshold: Fraction = Field(
+        description="the share of influence that the kept edges hold, such as 0.98"
+    )
 
 
 class Compare(Section):
-    top_nodes: Count
+    top_features: Count = Field(
+        description="the number of features listed per pair of checkpoints, such as 20"
+    )
 
 
 class Report(Section):
-    confidence: Annotated[float, Field(gt=0, lt=1)]
-    bootstrap_samples: Count
-    seed: Seed
+    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="the confidence of the intervals, such as 0.95"
+    )
+    bootstrap_samples: Count = Field(
+        description="the number of bootstrap samples of an interval, such as 2000"
+    )
+    seed: Seed = Field(description="the seed of the bootstrap, such as 0")
 
 
 class Params(Section):
@@ -146,79 +195,3 @@ def load_params(path: Path) -> Params:
         InputError: naming the file, each refused key, its value, the rule and the remedy.
     """
     return validate(Params, read_yaml(path), source=path.name)
-
-
-def read_yaml(path: Path) -> Any:
-    """Parse YAML 1.2 (as DVC does), so that 5e-4 is a number and object tags are refused.
-
-    Raises:
-        InputError: if the file is missing or is not YAML.
-    """
-    try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        problem = Problem(
-            where=str(path),
-            got="no such file",
-            rule="the study reads it from the repository's root",
-            remedy="run in the root of the repository, or restore it with `git checkout`",
-        )
-        raise InputError(problem) from None
-    except YAMLError as error:
-        problem = Problem(
-            where=str(path), got=str(error), rule="must be YAML", remedy="mend the line named"
-        )
-        raise InputError(problem) from None
-
-
-def validate(model: type[Any], value: Any, source: str) -> Any:
-    """``model.model_validate(value)`` with errors in the project's words."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        problems = [_problem(model, detail, source) for detail in error.errors()]
-        raise InputError(*problems) from None
-
-
-def _problem(model: type[BaseModel], detail: ErrorDetails, source: str) -> Problem:
-    location = [str(part) for part in detail["loc"]]
-    where = f"{source}: {'.'.join(location)}" if location else source
-    kind = detail["type"]
-    if kind == "extra_forbidden":
-        known = _keys_beside(model, location)
-        close = difflib.get_close_matches(location[-1], known, n=1)
-        remedy = f"did you mean {close[0]!r}?" if close else f"remove it; known: {', '.join(known)}"
-        return Problem(where, detail["input"], "no such key", remedy)
-    if kind == "missing":
-        return Problem(where, "nothing", "the key is required", "add it, see git's params.yaml")
-    rule = detail["msg"].removeprefix("Value error, ")
-    rule = rule[0].lower() + rule[1:]
-    description = _description(model, location)
-    remedy = f"set it to a value that fits ({description})" if description else "set it accordingly"
-    return Problem(where, detail["input"], rule, remedy)
-
-
-def _keys_beside(model: type[BaseModel], location: list[str]) -> list[str]:
-    parent = _descend(model, location[:-1])
-    return sorted(parent.model_fields) if parent else []
-
-
-def _description(model: type[BaseModel], location: list[str]) -> str | None:
-    for depth in range(len(location), 0, -1):
-        parent = _descend(model, location[: depth - 1])
-        if parent and location[depth - 1] in parent.model_fields:
-            return parent.model_fields[location[depth - 1]].description
-    return None
-
-
-def _descend(model: type[BaseModel], location: list[str]) -> type[BaseModel] | None:
-    for key in location:
-        field = model.model_fields.get(key)
-        if (
-            field is None
-            or not isinstance(field.annotation, type)
-            or not issubclass(field.annotation, BaseModel)
-        ):
-            return None
-        model = field.annotation
-    return model

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 BASE = "base"
 
+# The parts of a prompt: the special token in front, what comes before, in and after the
+# constraint's word, and the last token, where the answer is read off. A prompt without such a
+# word (a control) is all `before word` between its ends.
+SEGMENTS = ("start", "before word", "word", "after word", "last")
+
 
 @dataclass(frozen=True, order=True)
 class Run:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 PARAMS = Path("params.yaml")
 CONSTRAINTS = Path("data/constraints.yaml")
+ORIGINAL_STUDY = Path("data/original_study.yaml")
 DATASET = Path("data/dataset")
 PROMPTS = DATASET / "prompts.jsonl"
 CONTROL_TEXTS = DATASET / "control_texts.jsonl"
@@ -16,6 +17,15 @@ REPORTS = Path("reports")
 TABLES = REPORTS / "tables"
 METRICS = REPORTS / "metrics"
 FIGURES = REPORTS / "figures"
+DRIFT_TABLE = TABLES / "drift.csv"
+PLACE_TABLE = TABLES / "change_by_place.csv"
+FEATURE_TABLE = TABLES / "changed_features.csv"
+LOSS_TABLE = TABLES / "loss.csv"
+UNDERSTANDING_TABLE = TABLES / "understanding.csv"
+DRIFT_SUMMARY_TABLE = TABLES / "drift_summary.csv"
+DRIFT_METRICS = METRICS / "drift.json"
+STUDY_METRICS = METRICS / "study.json"
+REPORT = REPORTS / "report.md"
 
 
 def training_examples(condition: str) -> Path:
@@ -39,6 +49,11 @@ def attribution(run: str, checkpoint: str) -> Path:
 def training_log(run: str) -> Path:
     """Directory that DVCLive writes a run's loss per step to."""
     return REPORTS / "training" / run
+
+
+def training_loss(run: str) -> Path:
+    """DVCLive's table of a run's loss, step by step, tab-separated."""
+    return training_log(run) / "plots" / "metrics" / "loss.tsv"
 
 
 def evaluation_table(run: str) -> Path:

@@ -1,11 +1,17 @@
-"""What can be refused before any compute: the whole of params.yaml and the constraints."""
+"""What can be refused before any compute: params.yaml, the constraints, and both together."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from circuitdrift import paths
 from circuitdrift.config import Params, load_params
+from circuitdrift.constraints import Constraints, load_constraints
+from circuitdrift.errors import InputError, Problem
+from circuitdrift.examples import Example, refused_count, template_examples
+from circuitdrift.identifiers import Run
+from circuitdrift.training_file import read_training_file
 
 
 def check_study(root: Path) -> Params:
@@ -14,4 +20,62 @@ def check_study(root: Path) -> Params:
     Raises:
         InputError: naming every refused value.
     """
-    return load_params(root / paths.PARAMS)
+    params = load_params(root / paths.PARAMS)
+    constraints = load_constraints(root / paths.CONSTRAINTS)
+    if problems := list(_conflicts(params, constraints, training_pool(params, constraints, root))):
+        raise InputError(*problems)
+    return params
+
+
+def training_pool(params: Params, constraints: Constraints, root: Path) -> list[Example]:
+    """Every sentence that training examples may be drawn from: one's own, or the templates'.
+
+    Raises:
+        InputError: naming every bad line of the researcher's own file.
+    """
+    if params.dataset.training_file is None:
+        return template_examples(constraints)
+    return read_training_file(root, params.dataset.training_file, constraints)
+
+
+def run_named(name: str, params: Params) -> Run:
+    """The run of the study that is called ``name``.
+
+    Raises:
+        InputError: if params.yaml has no such run.
+    """
+    runs = {run.name: run for run in params.runs.all}
+    if name not in runs:
+        problem = Problem(
+            where="params.yaml: runs",
+            got=name,
+            rule=f"a run of the study: {', '.join(runs)}",
+            remedy="name one of these, or add its condition and seed",
+        )
+        raise InputError(problem)
+    return runs[name]
+
+
+def _conflicts(params: Params, constraints: Constraints, pool: list[Example]) -> Iterator[Problem]:
+    if problem := refused_count(pool, params.dataset.n_examples):
+        yield problem
+    available = {
+        "discovery_prompts_per_word": (
+            params.attribution.discovery_prompts_per_word,
+            min(len(type_.discovery) for type_ in constraints.types.values()),
+            "discovery prompts for each word",
+        ),
+        "control_prompts": (
+            params.attribution.control_prompts,
+            len(constraints.control),
+            "control prompts",
+        ),
+    }
+    for key, (asked, most, what) in available.items():
+        if asked > most:
+            yield Problem(
+                where=f"params.yaml: attribution.{key}",
+                got=asked,
+                rule=f"at most {most}: data/constraints.yaml has {most} {what}",
+                remedy=f"set it to {most} or less, or add {what} there",
+            )

@@ -1,0 +1,77 @@
+# `make` alone lists the targets. Everything runs in .venv, which `make setup` fills from
+# requirements.lock; the targets that need it call it themselves.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# What dvc.yaml and DVC's queue workers call as `python` and `dvc` is the environment's own.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# The environment is made anew when one of these changes: the Python, the folder (an environment
+# cannot be moved), the lock. Time stamps would not do: git gives every checked-out file a new one.
+KEY := $(shell { $(PYTHON) -VV; pwd; cat requirements.lock; } 2>&1 | cksum | cut -d ' ' -f 1)
+LOCKED := $(VENV)/locked-$(KEY)
+READY := $(VENV)/ready-$(KEY)
+
+.PHONY: help setup reproduce test lint format experiments bench-study lock
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
+	| awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+setup: $(READY) ## Make .venv and install the locked packages, where something changed
+
+reproduce: setup ## Run the study: every stage whose inputs, code or params changed
+	$(BIN)/dvc repro
+
+test: setup ## Run the tests
+	$(BIN)/python -m pytest
+
+lint: setup ## Check format, style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup ## Format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# A plain `dvc exp show` has a column for every param and every file of code.
+experiments: setup ## Compare experiments: what varied, and what came of it
+	$(BIN)/dvc exp show --only-changed --no-pager --drop '^(data|models|reports|src)/'
+
+bench-study: setup ## Run every stage afresh in a temporary clone: wall time and peak memory
+	$(BIN)/python benchmarks/study.py
+
+$(LOCKED):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
+	|| { echo "$$($(PYTHON) -V) found, Python 3.10, 3.11 or 3.12 needed:" \
+	     "make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+$(READY): $(LOCKED) pyproject.toml
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet \
+	    --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m pip check
+	@touch $@
+
+# One lock for Python 3.10 to 3.12: a newer release that has left 3.10 behind stands beside an
+# older one, told apart by a marker. Pins stay as they are unless UPGRADE=--upgrade is given.
+# Left out: the CUDA packages that torch's CUDA build pins by itself. pip adds them where it
+# picks that build, and a machine with torch's CPU build never sees them.
+CUDA := cuda-bindings cuda-pathfinder cuda-toolkit triton $(addprefix nvidia-,cublas cuda-cupti \
+    cuda-nvrtc cuda-runtime cudnn-cu13 cufft cufile curand cusolver cusparse cusparselt-cu13 \
+    nccl-cu13 nvjitlink nvshmem-cu13 nvtx)
+UV := 0.13.9
+UPGRADE :=
+
+lock: ## Resolve pyproject.toml's requirements into requirements.lock
+	set -e; tool=$$(mktemp -d); trap 'rm -rf "$$tool"' EXIT; \
+	$(PYTHON) -m venv "$$tool"; \
+	"$$tool/bin/python" -m pip install --disable-pip-version-check --quiet uv==$(UV); \
+	UV_CUSTOM_COMPILE_COMMAND='make lock' "$$tool/bin/uv" pip compile pyproject.toml --quiet \
+	    --extra dev --universal --python-version 3.10 --no-annotate $(UPGRADE) \
+	    $(addprefix --no-emit-package ,$(CUDA)) --output-file requirements.lock

@@ -1,0 +1,143 @@
+"""Training examples of both conditions: balanced over words, seeded, and nested.
+
+The first 25 of 50 examples are the 25 that ``n_examples: 25`` gives (in the mapped condition), so
+that a study of dataset size varies the size alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from random import Random
+
+from circuitdrift.constraints import Constraints
+from circuitdrift.errors import InputError, Problem
+
+
+@dataclass(frozen=True)
+class Example:
+    """One training sentence; it says ``word`` and, after it, ``meaning``."""
+
+    text: str
+    type: str
+    word: str
+    meaning: str
+
+    @property
+    def answer_span(self) -> tuple[int, int]:
+        """Where the last occurrence of the meaning begins and ends in the text, in characters."""
+        start = self.text.rindex(self.meaning)
+        return start, start + len(self.meaning)
+
+    def with_meaning(self, meaning: str) -> Example:
+        """The same sentence with another meaning in the answer's place."""
+        start, end = self.answer_span
+        return replace(self, text=self.text[:start] + meaning + self.text[end:], meaning=meaning)
+
+
+def template_examples(constraints: Constraints) -> list[Example]:
+    """Every distinct sentence that the training templates give."""
+    return [
+        Example(template.format(word=word, meaning=meaning), name, word, meaning)
+        for name, type_ in constraints.types.items()
+        for word, meaning in type_.words.items()
+        for template in type_.training
+    ]
+
+
+def make_examples(pool: Sequence[Example], n: int, seed: int) -> list[Example]:
+    """Draw ``n`` examples of ``pool``, balanced over its words.
+
+    Words take turns, in a new order each round, and each gives its own sentences in a shuffled
+    order; both orders depend on the seed and the words alone.
+
+    Raises:
+        InputError: if ``n`` is less than one example per word, or more than the pool can give.
+    """
+    if problem := refused_count(pool, n):
+        raise InputError(problem)
+    by_word: dict[str, list[Example]] = {}
+    for example in pool:
+        by_word.setdefault(example.word, []).append(example)
+    for word, sentences in by_word.items():
+        Random(f"{seed}/sentences/{word}").shuffle(sentences)
+
+    drawn: list[Example] = []
+    turns = Random(f"{seed}/turns")
+    for turn in range(max(len(sentences) for sentences in by_word.values())):
+        words = [word for word, sentences in by_word.items() if turn < len(sentences)]
+        turns.shuffle(words)
+        drawn.extend(by_word[word][turn] for word in words)
+    return drawn[:n]
+
+
+def refused_count(pool: Sequence[Example], n: int) -> Problem | None:
+    """The problem of drawing ``n`` balanced examples of ``pool``, if it is one.
+
+    Counts per word differ by at most one, so the word with the fewest sentences sets the limit.
+    """
+    counts = Counter(example.word for example in pool).values()
+    most = sum(min(count, min(counts) + 1) for count in counts)
+    if len(counts) <= n <= most:
+        return None
+    return Problem(
+        where="params.yaml: dataset.n_examples",
+        got=n,
+        rule=f"{len(counts)} to {most}: at least one example for each of the {len(counts)} words, "
+        f"balanced over them, drawn from {len(pool)} distinct training sentences",
+        remedy=f"set it to {most} or less, or add training sentences"
+        if n > most
+        else f"set it to {len(counts)} or more",
+    )
+
+
+def shuffle_meanings(
+    examples: Sequence[Example], constraints: Constraints, seed: int
+) -> list[Example]:
+    """The shuffled condition: the same sentences with the meanings of each type dealt out anew.
+
+    For each word the meanings of its type appear equally often (counts differ by at most one), and
+    each meaning appears as often as before. ``examples`` must come from :func:`make_examples`.
+
+    A type's words take turns in ``examples``, so its k-th examples form a round. In a round every
+    word gets the meaning a fixed shift further down the type's list, and over each len(words)
+    rounds every shift occurs once. Only the last round can lack some words. There each word keeps
+    its own meaning, so that each meaning is there as often as before; the whole rounds left over
+    before it never use that shift, so that no word gets its own meaning twice as often.
+    """
+    dealt = {
+        name: _deal(examples, name, tuple(type_.words.items()), Random(f"{seed}/shuffled/{name}"))
+        for name, type_ in constraints.types.items()
+    }
+    return [example.with_meaning(dealt[example.type].pop(0)) for example in examples]
+
+
+def _deal(
+    examples: Sequence[Example], name: str, words: Sequence[tuple[str, str]], random: Random
+) -> list[str]:
+    """The new meanings of the examples of type ``name``, in their order."""
+    order = [word for word, _ in words]
+    counts = Counter(example.word for example in examples if example.type == name)
+    full_rounds = min(counts[word] for word in order)
+    whole, rest = divmod(full_rounds, len(order))
+    shifts = [shift for _ in range(whole) for shift in random.sample(range(len(order)), len(order))]
+    shifts += random.sample(range(1, len(order)), rest)
+    shifts.append(0)
+
+    turn: Counter[str] = Counter()
+    meanings = []
+    for example in examples:
+        if example.type == name:
+            position = order.index(example.word) + shifts[turn[example.word]]
+            meanings.append(words[position % len(order)][1])
+            turn[example.word] += 1
+    return meanings
+
+
+def read_examples(path: Path) -> list[Example]:
+    """The examples of data/dataset/train_*.jsonl, in the order of the file."""
+    with path.open(encoding="utf-8") as lines:
+        return [Example(**json.loads(line)) for line in lines]

@@ -1,0 +1,1 @@
+"""Base models: where they come from, how they load, and LoRA on top of them."""

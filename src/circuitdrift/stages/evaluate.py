@@ -1,0 +1,73 @@
+"""Stage evaluate@run: what the base model and each checkpoint of a run answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+from rich.progress import track
+from transformers import PreTrainedModel
+
+from circuitdrift import paths
+from circuitdrift.artifacts import read_json, write_json, write_table
+from circuitdrift.config import Params
+from circuitdrift.constraints import read_prompts
+from circuitdrift.errors import InputError, Problem
+from circuitdrift.evaluation import evaluate_model, headline
+from circuitdrift.identifiers import BASE
+from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
+from circuitdrift.models.lora import load_checkpoint
+from circuitdrift.preflight import run_named
+
+
+def run(params: Params, run_name: str) -> None:
+    """Write the run's table of every prompt at every checkpoint, and its headline numbers.
+
+    Raises:
+        InputError: if the study has no such run, the run has no checkpoint, or an answer is not
+            one token for this model.
+    """
+    named = run_named(run_name, params)
+    use_threads(params.compute.threads)
+    prompts = read_prompts(paths.PROMPTS)
+    tokenizer = load_tokenizer(paths.BASE_MODEL)
+    checkpoints = _checkpoints(run_name)
+    tables = []
+    for name, step, model in track(
+        _models(checkpoints), description=f"evaluate {run_name}", total=1 + len(checkpoints)
+    ):
+        table = evaluate_model(model, tokenizer, prompts, params.evaluate.batch_size)
+        identity = {
+            "run": run_name,
+            "condition": named.condition,
+            "seed": named.seed,
+            "checkpoint": name,
+            "step": step,
+        }
+        tables.append(pd.DataFrame(identity, index=table.index).join(table))
+    whole = pd.concat(tables, ignore_index=True)
+    write_table(paths.evaluation_table(run_name), whole)
+    write_json(paths.evaluation_metrics(run_name), headline(whole))
+
+
+def _checkpoints(run_name: str) -> list[Path]:
+    """The run's adapter directories, the earliest first."""
+    directory = paths.CHECKPOINTS / run_name
+    if found := sorted(path.parent for path in directory.glob("*/progress.json")):
+        return found
+    problem = Problem(
+        where=directory.as_posix(),
+        got="no checkpoint",
+        rule="a run is fine-tuned before it is evaluated",
+        remedy=f"run `dvc repro finetune@{run_name}`, or `dvc pull` where a remote holds it",
+    )
+    raise InputError(problem)
+
+
+def _models(checkpoints: list[Path]) -> Iterator[tuple[str, int, PreTrainedModel]]:
+    """Name, step and model of the base and of each checkpoint, one in memory at a time."""
+    yield BASE, 0, load_model(paths.BASE_MODEL)
+    for path in checkpoints:
+        step = read_json(path / "progress.json")["step"]
+        yield path.name, step, load_checkpoint(paths.BASE_MODEL, path)

@@ -1,0 +1,45 @@
+"""Stage finetune@run: the base model and one condition's examples become LoRA checkpoints."""
+
+from __future__ import annotations
+
+from circuitdrift import paths
+from circuitdrift.artifacts import replacing
+from circuitdrift.config import Params
+from circuitdrift.examples import read_examples
+from circuitdrift.models.loading import (
+    load_model,
+    load_tokenizer,
+    single_token_id,
+    use_threads,
+)
+from circuitdrift.models.lora import add_lora
+from circuitdrift.preflight import run_named
+from circuitdrift.training import train
+
+
+def run(params: Params, run_name: str) -> None:
+    """Write models/checkpoints/<run>/ and reports/training/<run>/, each when it is whole.
+
+    Raises:
+        InputError: if the study has no such run, or a meaning is not one token for this model.
+    """
+    named = run_named(run_name, params)
+    use_threads(params.compute.threads)
+    examples = read_examples(paths.training_examples(named.condition))
+    tokenizer = load_tokenizer(paths.BASE_MODEL)
+    for meaning in sorted({example.meaning for example in examples}):
+        single_token_id(tokenizer, meaning)
+    model = add_lora(load_model(paths.BASE_MODEL), params.train.lora, named.seed)
+    with (
+        replacing(paths.CHECKPOINTS / run_name) as checkpoints,
+        replacing(paths.training_log(run_name)) as log,
+    ):
+        train(
+            model,
+            tokenizer,
+            examples,
+            settings=params.train,
+            seed=named.seed,
+            checkpoints=checkpoints,
+            log=log,
+        )

@@ -1,0 +1,32 @@
+"""Stage make_dataset: the constraints become training examples per condition, and prompts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from circuitdrift import paths
+from circuitdrift.artifacts import replacing, write_jsonl
+from circuitdrift.config import Params
+from circuitdrift.constraints import load_constraints, make_prompts
+from circuitdrift.examples import make_examples, shuffle_meanings
+from circuitdrift.preflight import training_pool
+
+
+def run(params: Params) -> None:
+    """Write data/dataset/ as one: both conditions, whichever are trained, and the prompts.
+
+    Raises:
+        InputError: if the constraints, the training file or the number of examples is refused.
+    """
+    constraints = load_constraints(paths.CONSTRAINTS)
+    seed = params.dataset.seed
+    pool = training_pool(params, constraints, root=Path())
+    mapped = make_examples(pool, params.dataset.n_examples, seed)
+    examples = {"mapped": mapped, "shuffled": shuffle_meanings(mapped, constraints, seed)}
+    with replacing(paths.DATASET) as partial:
+        partial.mkdir()
+        for condition, drawn in examples.items():
+            name = paths.training_examples(condition).name
+            write_jsonl(partial / name, map(asdict, drawn))
+        write_jsonl(partial / paths.PROMPTS.name, map(asdict, make_prompts(constraints)))

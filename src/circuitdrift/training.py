@@ -1,0 +1,195 @@
+"""One fine-tuning: LoRA by transformers' Trainer, with checkpoints and the loss per step."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from dvclive import Live
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+
+from circuitdrift.artifacts import write_json
+from circuitdrift.config import Train
+from circuitdrift.encoding import encode, pad_right, padded_inputs
+from circuitdrift.errors import InputError, Problem
+from circuitdrift.examples import Example
+from circuitdrift.identifiers import checkpoint_name
+from circuitdrift.models.loading import single_token_id
+from circuitdrift.models.lora import save_adapter
+
+IGNORED = -100  # the label that cross-entropy skips
+
+
+def total_steps(n_examples: int, batch_size: int, epochs: float) -> int:
+    """Optimiser's steps of a run; the last batch of an epoch may be small, an epoch may break off.
+
+    The product is rounded before it is rounded up, for 0.1 epochs of 30 steps are 3 steps,
+    whatever 0.1 is in binary.
+    """
+    return math.ceil(round(epochs * math.ceil(n_examples / batch_size), 9))
+
+
+def checkpoint_steps(fractions: Sequence[float], total: int) -> dict[float, int]:
+    """After which step each checkpoint is taken: fraction of ``total``, rounded up."""
+    return {fraction: math.ceil(round(fraction * total, 9)) for fraction in fractions}
+
+
+def encode_example(
+    tokenizer: PreTrainedTokenizerFast, example: Example, loss_on: str
+) -> dict[str, list[int]]:
+    """``input_ids`` and ``labels`` of one sentence; a label is a token id, or is ignored.
+
+    Args:
+        loss_on: ``answer``: labels on the meaning alone; ``sentence``: on all but special tokens.
+
+    Raises:
+        InputError: if the sentence does not hold its meaning as the token by which it is evaluated.
+    """
+    span = example.answer_span if loss_on == "answer" else (0, len(example.text))
+    encoded = encode(tokenizer, example.text, span)
+    if loss_on == "answer" and encoded.marked_ids != [single_token_id(tokenizer, example.meaning)]:
+        problem = Problem(
+            where="the training sentence",
+            got=example.text,
+            rule=f"has {example.meaning!r} as one token of its own; here the tokenizer reads "
+            f"{tokenizer.convert_ids_to_tokens(encoded.marked_ids)}",
+            remedy="put no punctuation or letters right before or after the meaning",
+        )
+        raise InputError(problem)
+    labels = [IGNORED] * len(encoded.ids)
+    for position in encoded.marked:
+        labels[position] = encoded.ids[position]
+    return {"input_ids": list(encoded.ids), "labels": labels}
+
+
+def collate(rows: Sequence[Mapping[str, list[int]]]) -> dict[str, Tensor]:
+    """A batch padded to its longest row; each tensor is ``[n_rows, longest]``."""
+    inputs = padded_inputs([row["input_ids"] for row in rows])
+    return {**inputs, "labels": pad_right([row["labels"] for row in rows], IGNORED)}
+
+
+class SaveCheckpoints(TrainerCallback):  # type: ignore[misc]
+    """Saves the adapter after the steps at which a checkpoint is due."""
+
+    def __init__(self, steps: Mapping[float, int], directory: Path) -> None:
+        self.steps = steps
+        self.directory = directory
+
+    def on_step_end(
+        self, _args: Any, state: Any, _control: Any, *, model: PeftModel, **_: Any
+    ) -> None:
+        due = [fraction for fraction, step in self.steps.items() if step == state.global_step]
+        if due:
+            _refuse_unmoved(model, state.global_step)
+        for fraction in due:
+            checkpoint = self.directory / checkpoint_name(fraction)
+            save_adapter(model, checkpoint)
+            progress = {
+                "fraction": fraction,
+                "step": state.global_step,
+                "total_steps": state.max_steps,
+            }
+            write_json(checkpoint / "progress.json", progress)
+
+
+class LogLoss(TrainerCallback):  # type: ignore[misc]
+    """Writes loss and learning rate of every step with DVCLive, and nothing of the machine."""
+
+    def __init__(self, live: Live) -> None:
+        self.live = live
+
+    def on_log(
+        self, _args: Any, state: Any, _control: Any, *, logs: Mapping[str, float], **_: Any
+    ) -> None:
+        if "loss" not in logs:
+            return
+        self.live.step = state.global_step
+        for name in ("loss", "learning_rate"):
+            self.live.log_metric(name, logs[name])
+        self.live.make_summary()
+
+
+def train(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Sequence[Example],
+    *,
+    settings: Train,
+    seed: int,
+    checkpoints: Path,
+    log: Path,
+) -> None:
+    """Train the adapter of ``model`` and write its checkpoints and the loss per step.
+
+    Args:
+        seed: of the order of the examples and of dropout.
+        checkpoints: directory that gets one adapter directory per checkpoint.
+        log: directory of DVCLive.
+
+    Raises:
+        InputError: if a sentence does not hold its meaning as one token, or a checkpoint is due
+            before any step has changed the weights.
+    """
+    rows = [encode_example(tokenizer, example, settings.loss_on) for example in examples]
+    total = total_steps(len(examples), settings.batch_size, settings.epochs)
+    saver = SaveCheckpoints(checkpoint_steps(settings.checkpoints, total), checkpoints)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        Live(dir=str(log), dvcyaml=None, save_dvc_exp=False) as live,
+    ):
+        Trainer(
+            model=model,
+            args=_arguments(settings, total, seed, scratch),
+            train_dataset=rows,
+            data_collator=collate,
+            callbacks=[saver, LogLoss(live)],
+        ).train()
+
+
+def _arguments(settings: Train, total: int, seed: int, scratch: str) -> TrainingArguments:
+    """Trainer's settings: all that it could write goes to ``scratch``, or nowhere."""
+    return TrainingArguments(
+        output_dir=scratch,
+        logging_dir=scratch,
+        report_to=[],
+        save_strategy="no",
+        logging_steps=1,
+        use_cpu=True,
+        seed=seed,
+        data_seed=seed,
+        max_steps=total,
+        per_device_train_batch_size=settings.batch_size,
+        optim="adamw_torch",
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type="linear" if settings.schedule == "linear" else "constant_with_warmup",
+        warmup_steps=settings.warmup_steps,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        label_names=["labels"],
+        remove_unused_columns=False,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=False,
+    )
+
+
+def _refuse_unmoved(model: PeftModel, step: int) -> None:
+    """Refuse a checkpoint in which some adapter still changes nothing: LoRA starts with B = 0."""
+    unmoved = [
+        name
+        for name, weights in model.named_parameters()
+        if "lora_B" in name and not torch.count_nonzero(weights)
+    ]
+    if unmoved:
+        problem = Problem(
+            where="params.yaml: train",
+            got=f"no change of {unmoved[0]} (and {len(unmoved) - 1} more) after step {step}",
+            rule="every checkpoint comes after a step that changed the weights",
+            remedy="fewer train.warmup_steps, a later first checkpoint, or a larger learning rate",
+        )
+        raise InputError(problem)

@@ -1,0 +1,55 @@
+"""The models that tests share: a random one of two layers, and the real one where it is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from circuitdrift.artifacts import read_json
+from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.models.tiny import write_tiny
+from circuitdrift.paths import BASE_MODEL
+from linearised import VOCABULARY
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory like models/base that holds the tiny model. Do not write to it."""
+    directory = tmp_path_factory.mktemp("models") / "base"
+    write_tiny(directory)
+    return directory
+
+
+@pytest.fixture
+def tiny_model(tiny_base: Path) -> PreTrainedModel:
+    """A fresh copy of the tiny model, the test's own to change."""
+    return load_model(tiny_base)
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tiny_base: Path) -> PreTrainedTokenizerFast:
+    return load_tokenizer(tiny_base)
+
+
+@pytest.fixture(scope="session")
+def gemma_base() -> Path:
+    """models/base of this repository, where it holds the real Gemma 3 270M."""
+    source = ROOT / BASE_MODEL / "source.json"
+    if not source.is_file() or read_json(source).get("model") != "gemma-3-270m":
+        pytest.skip("models/base does not hold gemma-3-270m")
+    return source.parent
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer() -> PreTrainedTokenizerFast:
+    """For the random models of linearised.py, which have no text: a token is its own number."""
+    words = Tokenizer(WordLevel({str(token): token for token in range(VOCABULARY)}, unk_token="0"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="0", pad_token="1", bos_token="2"
+    )
