@@ -10,7 +10,7 @@ from circuitdrift.attribution.prompts import choose_prompts, segment_tokens
 from circuitdrift.attribution.selection import strongest
 from circuitdrift.attribution.targets import Target, top_answer_target
 from circuitdrift.config import Attribution
-from circuitdrift.constraints import Prompt
+from circuitdrift.dataset import Prompt
 
 SETTINGS = Attribution(
     basis="neurons",

@@ -12,13 +12,8 @@ from ruamel.yaml import YAML
 
 from circuitdrift.artifacts import write_jsonl
 from circuitdrift.constraint_rules import begins_with, says
-from circuitdrift.constraints import (
-    Constraints,
-    Prompt,
-    load_constraints,
-    make_prompts,
-    read_prompts,
-)
+from circuitdrift.constraints import Constraints, load_constraints, make_prompts
+from circuitdrift.dataset import Prompt, read_prompts
 from circuitdrift.errors import InputError, Problem
 from circuitdrift.examples import refused_count, template_examples
 

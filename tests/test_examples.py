@@ -9,14 +9,9 @@ from pathlib import Path
 import pytest
 
 from circuitdrift.constraints import Constraints, load_constraints
+from circuitdrift.dataset import Example, read_examples
 from circuitdrift.errors import InputError
-from circuitdrift.examples import (
-    Example,
-    make_examples,
-    read_examples,
-    shuffle_meanings,
-    template_examples,
-)
+from circuitdrift.examples import make_examples, shuffle_meanings, template_examples
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (6, 7, 10, 16, 25, 50, 53, 100, 400)

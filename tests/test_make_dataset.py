@@ -12,9 +12,8 @@ import pytest
 
 from circuitdrift.config import Params, load_params
 from circuitdrift.constraint_rules import begins_with
-from circuitdrift.constraints import read_prompts
+from circuitdrift.dataset import read_examples, read_prompts
 from circuitdrift.errors import InputError
-from circuitdrift.examples import read_examples
 from circuitdrift.preflight import check_study
 from circuitdrift.stages import make_dataset
 
@@ -126,7 +125,7 @@ def test_own_sentences_take_the_place_of_the_templates(params: Params) -> None:
     own = read_examples(OUTPUT / "train_mapped.jsonl")
     lines = [json.dumps({**vars(e), "text": f"Note: {e.text}, as they say."}) for e in own]
     Path("own.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    make_dataset.run(with_dataset(params, n_examples=24, training_file="own.jsonl"))
+    make_dataset.run(with_dataset(params, n_examples=24, examples_from="own.jsonl"))
     mapped = read_examples(OUTPUT / "train_mapped.jsonl")
     assert set(Counter(e.word for e in mapped).values()) == {4}
     shuffled = read_examples(OUTPUT / "train_shuffled.jsonl")

@@ -84,7 +84,7 @@ def test_broken_constraints_are_refused(study: Path) -> None:
 
 
 def test_a_bad_training_file_is_refused(study: Path) -> None:
-    set_param(study, "dataset", "training_file", "own.jsonl")
+    set_param(study, "dataset", "examples_from", "own.jsonl")
     (study / "own.jsonl").write_text('{"text": 1}\n', encoding="utf-8")
     assert refused(study)[0].where == "own.jsonl, line 1"
 

@@ -7,9 +7,10 @@ import pytest
 from matplotlib import pyplot as plt
 
 from circuitdrift import figures
-from circuitdrift.config import Params, load_params, read_yaml
+from circuitdrift.config import Params, load_params
 from circuitdrift.reporting import Evidence, render_report, study_metrics
 from circuitdrift.summaries import change_map, drift_from_base
+from circuitdrift.validation import read_yaml
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = ["025", "050", "075", "100"]

@@ -20,8 +20,6 @@ from circuitdrift.config import Params
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
 ENTRY = SOURCE / "run.py"
-# These decide whether a stage runs, not what it writes: a new run must not rerun the others.
-REFUSALS = {"run_named"}
 DATA_FILES = [
     path
     for path in (SOURCE / "circuitdrift").rglob("*")
@@ -100,8 +98,6 @@ def sections_read(tree: ast.AST, file: Path) -> set[str]:
         if isinstance(node, ast.Call) and any(map(is_params, node.args)):
             assert isinstance(node.func, ast.Name), f"{file}: {ast.unparse(node)} is not followed"
             called = node.func.id
-            if called in REFUSALS:
-                continue
             if called in functions:
                 sections |= sections_read(functions[called], file)
             for name in imported_names(file):
@@ -171,7 +167,9 @@ def test_a_stage_runs_its_own_module(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_code_deps_are_the_modules_imported(stage: str) -> None:
     listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
-    imported = closure(ENTRY, stage_module(stage))
+    # What run.py imports itself (preflight) refuses bad input and writes nothing, so a change
+    # there makes no result stale.
+    imported = closure(stage_module(stage)) | {"src/run.py"}
     assert sorted(imported - listed) == [], f"add these to the deps of {stage}"
     assert sorted(listed - imported) == [], f"remove these from the deps of {stage}"
 

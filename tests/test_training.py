@@ -19,8 +19,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
 from circuitdrift.config import Params, load_params
+from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError
-from circuitdrift.examples import Example
 from circuitdrift.stages import finetune, make_dataset
 from circuitdrift.training import (
     IGNORED,
@@ -247,12 +247,6 @@ def test_a_checkpoint_before_any_change_is_refused_and_leaves_nothing(params: Pa
         finetune.run(settings, "mapped-0")
     assert not list(paths.CHECKPOINTS.iterdir())
     assert not list(paths.training_log("mapped-0").parent.iterdir())
-
-
-def test_an_unknown_run_is_refused(params: Params) -> None:
-    with pytest.raises(InputError, match="mapped-0") as error:
-        finetune.run(params, "shuffled-7")
-    assert error.value.problems[0].where == "params.yaml: runs"
 
 
 def test_a_meaning_of_several_tokens_is_refused_before_the_model_is_loaded(

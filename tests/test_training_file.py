@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from circuitdrift.constraints import Constraints, load_constraints
+from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError, Problem
-from circuitdrift.examples import Example, make_examples
+from circuitdrift.examples import make_examples
 from circuitdrift.training_file import read_training_file
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -112,7 +113,7 @@ def test_a_word_without_sentences_is_named(tmp_path: Path, constraints: Constrai
 def test_a_missing_file_is_refused(tmp_path: Path, constraints: Constraints) -> None:
     with pytest.raises(InputError) as error:
         read_training_file(tmp_path, "none.jsonl", constraints)
-    assert error.value.problems[0].where == "params.yaml: dataset.training_file"
+    assert error.value.problems[0].where == "params.yaml: dataset.examples_from"
 
 
 def test_a_capital_at_the_start_of_the_sentence_is_fine(

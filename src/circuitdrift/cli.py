@@ -13,7 +13,8 @@ from rich.text import Text
 
 from circuitdrift import paths
 from circuitdrift.config import Params
-from circuitdrift.constraints import Prompt, load_constraints, make_prompts
+from circuitdrift.constraints import load_constraints, make_prompts
+from circuitdrift.dataset import Prompt
 from circuitdrift.errors import InputError
 from circuitdrift.preflight import check_study
 

@@ -14,8 +14,6 @@ from circuitdrift.identifiers import Run, checkpoint_name
 from circuitdrift.model_source import parse_model_source
 from circuitdrift.validation import read_yaml, validate
 
-__all__ = ["Params", "load_params", "read_yaml", "validate"]
-
 Condition = Literal["mapped", "shuffled"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -69,9 +67,8 @@ class Base(Section):
 class Dataset(Section):
     n_examples: Count = Field(description="the number of training examples, such as 50")
     seed: Seed = Field(description="the seed of the choice of examples, such as 0")
-    training_file: str | None = Field(
-        min_length=1,
-        description="the path of a JSON Lines file, or null for the templates",
+    examples_from: str = Field(
+        min_length=1, description="data/constraints.yaml for its templates, or a JSON Lines file"
     )
 
 

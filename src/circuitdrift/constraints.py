@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from circuitdrift.constraint_rules import broken_rules
+from circuitdrift.dataset import Prompt
 from circuitdrift.errors import InputError
 from circuitdrift.validation import read_yaml, validate
 
-Role = Literal["discovery", "evaluation", "control", "unseen", "reverse"]
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
@@ -56,27 +54,6 @@ class Constraints(_Entry):
     )
 
 
-@dataclass(frozen=True)
-class Prompt:
-    """A held-out prompt; the answer would follow as a space and ``answer``.
-
-    Attributes:
-        type, word: None in a control prompt.
-        template: None in a control prompt.
-        answer: None in an unseen-word prompt, which has no right answer.
-        others: the other answers of the type (reverse: its other words; unseen: all its answers).
-    """
-
-    id: str
-    role: Role
-    type: str | None
-    word: str | None
-    template: str | None
-    text: str
-    answer: str | None
-    others: tuple[str, ...]
-
-
 def load_constraints(path: Path) -> Constraints:
     """Read and check data/constraints.yaml.
 
@@ -98,13 +75,6 @@ def make_prompts(constraints: Constraints) -> list[Prompt]:
         *_unseen_prompts(constraints),
         *_reverse_prompts(constraints),
     ]
-
-
-def read_prompts(path: Path) -> list[Prompt]:
-    """The prompts of data/dataset/prompts.jsonl, in the order of the file."""
-    with path.open(encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
-    return [Prompt(**{**record, "others": tuple(record["others"])}) for record in records]
 
 
 def others_than(one: str, among: dict[str, str] | tuple[str, ...]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuitdrift.constraints import Prompt
+from circuitdrift.dataset import Prompt
 from circuitdrift.encoding import Encoded, encode, padded_inputs
 from circuitdrift.measures import (
     MEASURES,

@@ -6,36 +6,13 @@ that a study of dataset size varies the size alone.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 
 from circuitdrift.constraints import Constraints
+from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError, Problem
-
-
-@dataclass(frozen=True)
-class Example:
-    """One training sentence; it says ``word`` and, after it, ``meaning``."""
-
-    text: str
-    type: str
-    word: str
-    meaning: str
-
-    @property
-    def answer_span(self) -> tuple[int, int]:
-        """Where the last occurrence of the meaning begins and ends in the text, in characters."""
-        start = self.text.rindex(self.meaning)
-        return start, start + len(self.meaning)
-
-    def with_meaning(self, meaning: str) -> Example:
-        """The same sentence with another meaning in the answer's place."""
-        start, end = self.answer_span
-        return replace(self, text=self.text[:start] + meaning + self.text[end:], meaning=meaning)
 
 
 def template_examples(constraints: Constraints) -> list[Example]:
@@ -135,9 +112,3 @@ def _deal(
             meanings.append(words[position % len(order)][1])
             turn[example.word] += 1
     return meanings
-
-
-def read_examples(path: Path) -> list[Example]:
-    """The examples of data/dataset/train_*.jsonl, in the order of the file."""
-    with path.open(encoding="utf-8") as lines:
-        return [Example(**json.loads(line)) for line in lines]

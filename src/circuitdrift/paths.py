@@ -17,6 +17,9 @@ REPORTS = Path("reports")
 TABLES = REPORTS / "tables"
 METRICS = REPORTS / "metrics"
 FIGURES = REPORTS / "figures"
+TRAINING_LOGS = REPORTS / "training"
+EVALUATION_TABLES = TABLES / "evaluation"
+EVALUATION_METRICS = METRICS / "evaluation"
 DRIFT_TABLE = TABLES / "drift.csv"
 PLACE_TABLE = TABLES / "change_by_place.csv"
 FEATURE_TABLE = TABLES / "changed_features.csv"
@@ -48,7 +51,7 @@ def attribution(run: str, checkpoint: str) -> Path:
 
 def training_log(run: str) -> Path:
     """Directory that DVCLive writes a run's loss per step to."""
-    return REPORTS / "training" / run
+    return TRAINING_LOGS / run
 
 
 def training_loss(run: str) -> Path:
@@ -57,8 +60,8 @@ def training_loss(run: str) -> Path:
 
 
 def evaluation_table(run: str) -> Path:
-    return TABLES / "evaluation" / f"{run}.csv"
+    return EVALUATION_TABLES / f"{run}.csv"
 
 
 def evaluation_metrics(run: str) -> Path:
-    return METRICS / "evaluation" / f"{run}.json"
+    return EVALUATION_METRICS / f"{run}.json"

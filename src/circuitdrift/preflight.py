@@ -8,10 +8,11 @@ from pathlib import Path
 from circuitdrift import paths
 from circuitdrift.config import Params, load_params
 from circuitdrift.constraints import Constraints, load_constraints
+from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError, Problem
-from circuitdrift.examples import Example, refused_count, template_examples
+from circuitdrift.examples import refused_count
 from circuitdrift.identifiers import Run
-from circuitdrift.training_file import read_training_file
+from circuitdrift.training_file import training_pool
 
 
 def check_study(root: Path) -> Params:
@@ -22,20 +23,13 @@ def check_study(root: Path) -> Params:
     """
     params = load_params(root / paths.PARAMS)
     constraints = load_constraints(root / paths.CONSTRAINTS)
-    if problems := list(_conflicts(params, constraints, training_pool(params, constraints, root))):
+    if problems := list(
+        _conflicts(
+            params, constraints, training_pool(params.dataset.examples_from, constraints, root)
+        )
+    ):
         raise InputError(*problems)
     return params
-
-
-def training_pool(params: Params, constraints: Constraints, root: Path) -> list[Example]:
-    """Every sentence that training examples may be drawn from: one's own, or the templates'.
-
-    Raises:
-        InputError: naming every bad line of the researcher's own file.
-    """
-    if params.dataset.training_file is None:
-        return template_examples(constraints)
-    return read_training_file(root, params.dataset.training_file, constraints)
 
 
 def run_named(name: str, params: Params) -> Run:

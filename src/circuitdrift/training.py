@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, Trai
 
 from circuitdrift.artifacts import write_json
 from circuitdrift.config import Train
+from circuitdrift.dataset import Example
 from circuitdrift.encoding import encode, pad_right, padded_inputs
 from circuitdrift.errors import InputError, Problem
-from circuitdrift.examples import Example
 from circuitdrift.identifiers import checkpoint_name
 from circuitdrift.models.loading import single_token_id
 from circuitdrift.models.lora import save_adapter

@@ -7,16 +7,33 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from circuitdrift import paths
 from circuitdrift.constraint_rules import begins_with, normalised, says
 from circuitdrift.constraints import Constraints, make_prompts
+from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError, Problem
-from circuitdrift.examples import Example
+from circuitdrift.examples import template_examples
 
 KEYS = ("text", "type", "word", "meaning")
 
 
+def training_pool(examples_from: str, constraints: Constraints, root: Path) -> list[Example]:
+    """Every sentence that training examples may be drawn from: the templates', or one's own.
+
+    Args:
+        examples_from: data/constraints.yaml for the templates, or a JSON Lines file, relative to
+            the study's ``root``.
+
+    Raises:
+        InputError: naming every bad line of the researcher's own file.
+    """
+    if Path(examples_from) == paths.CONSTRAINTS:
+        return template_examples(constraints)
+    return read_training_file(root, examples_from, constraints)
+
+
 def read_training_file(root: Path, name: str, constraints: Constraints) -> list[Example]:
-    """Read the file that ``dataset.training_file`` names, relative to the study's ``root``.
+    """Read the file that ``dataset.examples_from`` names, relative to the study's ``root``.
 
     Raises:
         InputError: naming each bad line by file and number, or the words that no line is about.
@@ -25,7 +42,7 @@ def read_training_file(root: Path, name: str, constraints: Constraints) -> list[
         lines = (root / name).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         problem = Problem(
-            where="params.yaml: dataset.training_file",
+            where="params.yaml: dataset.examples_from",
             got=name,
             rule=f"a readable UTF-8 file, its path relative to the repository's root ({error})",
             remedy="mend the path, or set it to null for the templates of data/constraints.yaml",

@@ -17,7 +17,7 @@ from circuitdrift.attribution.prompts import TokenisedPrompt, segment_tokens
 from circuitdrift.attribution.selection import strongest
 from circuitdrift.attribution.targets import Target, top_answer_target
 from circuitdrift.config import Attribution
-from circuitdrift.constraints import Prompt
+from circuitdrift.dataset import Prompt
 from circuitdrift.features.neurons import NeuronBasis
 from circuitdrift.graph import Circuit, CircuitGraph, NodeKind, node_table
 from circuitdrift.influence import node_influence, normalise, prune, scores

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerFast
 
 from circuitdrift.attribution.targets import Target
-from circuitdrift.constraints import Prompt
+from circuitdrift.dataset import Prompt
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from circuitdrift.artifacts import replacing
 from circuitdrift.attribution.circuits import tokenise, trace_circuits
 from circuitdrift.attribution.prompts import choose_prompts
 from circuitdrift.config import Params
-from circuitdrift.constraints import read_prompts
+from circuitdrift.dataset import read_prompts
 from circuitdrift.graph import save_circuits
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
 from circuitdrift.models.lora import load_checkpoint

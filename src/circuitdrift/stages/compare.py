@@ -17,12 +17,14 @@ from circuitdrift.circuit_pairs import (
     match_circuits,
 )
 from circuitdrift.config import Params
-from circuitdrift.constraints import Prompt, read_prompts
+from circuitdrift.dataset import Prompt, read_prompts
 from circuitdrift.graph import load_circuits
 from circuitdrift.identifiers import BASE, Run
+from circuitdrift.leftovers import remove_other_runs
 
 
 def run(params: Params) -> None:
+    remove_other_runs(paths.ATTRIBUTIONS, params.runs.all)
     prompts = {prompt.id: prompt for prompt in read_prompts(paths.PROMPTS)}
     base = load_circuits(paths.attribution(BASE, BASE))
     drift: list[dict[str, Any]] = []

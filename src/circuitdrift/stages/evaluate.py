@@ -12,13 +12,12 @@ from transformers import PreTrainedModel
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json, write_json, write_table
 from circuitdrift.config import Params
-from circuitdrift.constraints import read_prompts
+from circuitdrift.dataset import read_prompts
 from circuitdrift.errors import InputError, Problem
 from circuitdrift.evaluation import evaluate_model, headline
-from circuitdrift.identifiers import BASE
+from circuitdrift.identifiers import BASE, Run
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
 from circuitdrift.models.lora import load_checkpoint
-from circuitdrift.preflight import run_named
 
 
 def run(params: Params, run_name: str) -> None:
@@ -28,7 +27,7 @@ def run(params: Params, run_name: str) -> None:
         InputError: if the study has no such run, the run has no checkpoint, or an answer is not
             one token for this model.
     """
-    named = run_named(run_name, params)
+    named = Run.parse(run_name)
     use_threads(params.compute.threads)
     prompts = read_prompts(paths.PROMPTS)
     tokenizer = load_tokenizer(paths.BASE_MODEL)

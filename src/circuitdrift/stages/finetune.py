@@ -5,7 +5,8 @@ from __future__ import annotations
 from circuitdrift import paths
 from circuitdrift.artifacts import replacing
 from circuitdrift.config import Params
-from circuitdrift.examples import read_examples
+from circuitdrift.dataset import read_examples
+from circuitdrift.identifiers import Run
 from circuitdrift.models.loading import (
     load_model,
     load_tokenizer,
@@ -13,7 +14,6 @@ from circuitdrift.models.loading import (
     use_threads,
 )
 from circuitdrift.models.lora import add_lora
-from circuitdrift.preflight import run_named
 from circuitdrift.training import train
 
 
@@ -21,9 +21,9 @@ def run(params: Params, run_name: str) -> None:
     """Write models/checkpoints/<run>/ and reports/training/<run>/, each when it is whole.
 
     Raises:
-        InputError: if the study has no such run, or a meaning is not one token for this model.
+        InputError: if a meaning is not one token for this model.
     """
-    named = run_named(run_name, params)
+    named = Run.parse(run_name)
     use_threads(params.compute.threads)
     examples = read_examples(paths.training_examples(named.condition))
     tokenizer = load_tokenizer(paths.BASE_MODEL)

@@ -10,7 +10,7 @@ from circuitdrift.artifacts import replacing, write_jsonl
 from circuitdrift.config import Params
 from circuitdrift.constraints import load_constraints, make_prompts
 from circuitdrift.examples import make_examples, shuffle_meanings
-from circuitdrift.preflight import training_pool
+from circuitdrift.training_file import training_pool
 
 
 def run(params: Params) -> None:
@@ -21,7 +21,7 @@ def run(params: Params) -> None:
     """
     constraints = load_constraints(paths.CONSTRAINTS)
     seed = params.dataset.seed
-    pool = training_pool(params, constraints, root=Path())
+    pool = training_pool(params.dataset.examples_from, constraints, root=Path())
     mapped = make_examples(pool, params.dataset.n_examples, seed)
     examples = {"mapped": mapped, "shuffled": shuffle_meanings(mapped, constraints, seed)}
     with replacing(paths.DATASET) as partial:

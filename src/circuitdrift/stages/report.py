@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from circuitdrift import figures, paths
 from circuitdrift.artifacts import read_json, replacing, write_json, write_table, write_text
-from circuitdrift.config import Params, read_yaml
+from circuitdrift.config import Params
 from circuitdrift.identifiers import BASE, SEGMENTS
+from circuitdrift.leftovers import remove_other_runs
 from circuitdrift.reporting import Evidence, render_report, study_metrics
 from circuitdrift.summaries import (
     change_map,
@@ -21,6 +22,7 @@ from circuitdrift.summaries import (
     loss_by_step,
     understanding,
 )
+from circuitdrift.validation import read_yaml
 
 # What pandas would read as numbers or as nothing, but are names.
 _NAMES = dict.fromkeys(("from", "to", "checkpoint", "type", "word"), str)
@@ -28,6 +30,8 @@ _NAMES = dict.fromkeys(("from", "to", "checkpoint", "type", "word"), str)
 
 def run(params: Params) -> None:
     plt.switch_backend("agg")
+    for directory in (paths.EVALUATION_TABLES, paths.EVALUATION_METRICS, paths.TRAINING_LOGS):
+        remove_other_runs(directory, params.runs.all)
     runs = [member.name for member in params.runs.all]
     checkpoints = params.train.checkpoint_names
     evaluation = pd.concat([_read(paths.evaluation_table(name)) for name in runs])
