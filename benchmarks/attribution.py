@@ -66,7 +66,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--enough-s", type=float, default=45.0, help="seconds after which a cell stops")
+    parser.add_argument(
+        "--enough-s", type=float, default=45.0, help="seconds after which a cell stops"
+    )
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     machine = describe()
@@ -136,9 +138,7 @@ def swept(
     return work
 
 
-def traced(
-    measured: Subject, tokens: list[int], active: Tensor, nodes: int
-) -> Callable[[], Graph]:
+def traced(measured: Subject, tokens: list[int], active: Tensor, nodes: int) -> Callable[[], Graph]:
     basis = NeuronBasis(measured.model, active)
     direction = measured.direction(measured.frozen(tokens))
     replacement = WholeReplacementModel.around(measured.model, measured.tokenizer, basis)

@@ -25,7 +25,9 @@ def matmul_rate(size: int = 2048, repeats: int = 7) -> float:
 def describe() -> str:
     """Processor, threads and versions, in a line."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    names = {line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line}
+    names = {
+        line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line
+    }
     return (
         f"{', '.join(sorted(names))}, {torch.get_num_threads()} threads, {platform.system()}, "
         f"Python {platform.python_version()}, torch {torch.__version__}, "

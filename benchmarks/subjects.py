@@ -21,9 +21,9 @@ from circuitdrift.attribution.frozen_pass import freeze
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.targets import top_answer_target
 from circuitdrift.features.neurons import NeuronBasis
+from circuitdrift.model_source import CatalogueModel
 from circuitdrift.models.importing import import_model
 from circuitdrift.models.loading import load_model, load_tokenizer
-from circuitdrift.model_source import CatalogueModel
 
 TEXT = (
     "The river ran slowly through the valley, and the old mill by the bridge had not turned for "

@@ -48,20 +48,15 @@ CONTROL = Prompt(
 def test_prompts_are_chosen_per_word_and_evaluation_prompts_never() -> None:
     prompts = [
         TASK,
-        replace_prompt(TASK, id="second"),
-        replace_prompt(TASK, id="gleem", word="gleem"),
-        replace_prompt(TASK, id="held", role="evaluation"),
+        replace(TASK, id="second"),
+        replace(TASK, id="gleem", word="gleem"),
+        replace(TASK, id="held", role="evaluation"),
         CONTROL,
-        replace_prompt(CONTROL, id="control-01"),
+        replace(CONTROL, id="control-01"),
+        replace(CONTROL, id="control-02"),
     ]
-    chosen = choose_prompts(prompts, per_word=1, n_control=1)
-    assert [prompt.id for prompt in chosen] == [TASK.id, "gleem", CONTROL.id]
-
-
-def replace_prompt(prompt: Prompt, **changes: object) -> Prompt:
-    if hasattr(prompt, "model_copy"):
-        return prompt.model_copy(update=changes)
-    return replace(prompt, **changes)
+    chosen = choose_prompts(prompts, SETTINGS)
+    assert [prompt.id for prompt in chosen] == [TASK.id, "gleem", CONTROL.id, "control-01"]
 
 
 def test_segments_follow_the_word(tiny_tokenizer) -> None:  # type: ignore[no-untyped-def]

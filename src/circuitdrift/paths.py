@@ -9,7 +9,6 @@ CONSTRAINTS = Path("data/constraints.yaml")
 ORIGINAL_STUDY = Path("data/original_study.yaml")
 DATASET = Path("data/dataset")
 PROMPTS = DATASET / "prompts.jsonl"
-CONTROL_TEXTS = DATASET / "control_texts.jsonl"
 BASE_MODEL = Path("models/base")
 CHECKPOINTS = Path("models/checkpoints")
 ATTRIBUTIONS = Path("data/attributions")

@@ -6,6 +6,7 @@ carries it through one frozen piece; see :mod:`circuitdrift.attribution.frozen_p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,43 +102,55 @@ class LinearModel:
             gradient: ``[n_prompts, n_targets, n_positions, d_model]``.
         """
         rows = gradient.transpose(1, 2)
-        through = torch.stack(
-            [self._through_attention_of(layer, prompt, rows[prompt]) for prompt in range(len(rows))]
-        )
-        return through.transpose(1, 2)
+        through = [
+            self.through_attention_of(layer, prompt, [rows[prompt]])[0]
+            for prompt in range(len(rows))
+        ]
+        return torch.stack(through).transpose(1, 2)
 
-    def through_attention_of_first(self, layer: int, gradient: Tensor) -> Tensor:
-        """As :meth:`through_attention`, on the first positions of the first prompt.
+    def through_attention_of(
+        self, layer: int, prompt: int, gradients: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The same on groups of one prompt's gradients, each on the prompt's first positions.
+
+        The groups share the two projections, for one large matrix product costs less than many
+        small ones. The heads of a key-value group read the same values, so their gradients are
+        mixed over queries and heads together before the value projection.
 
         Args:
-            gradient: ``[n_first_positions, n_targets, d_model]``.
-        """
-        return self._through_attention_of(layer, 0, gradient)
+            gradients: ``[n_first_positions, n_targets, d_model]`` each.
 
-    def _through_attention_of(self, layer: int, prompt: int, gradient: Tensor) -> Tensor:
-        """One prompt's gradient ``[n_positions, n_targets, d_model]`` through attention.
-
-        The heads of a group read the same values, so position and head are contracted together
-        with the transposed pattern, before the value projection.
+        Returns:
+            tensors of the same shapes.
         """
         frozen, attention = self.frozen.layers[layer], self.block(layer).self_attn
         names = self.architecture
-        n_positions, n_targets, _ = gradient.shape
+        shapes = [gradient.shape[:2] for gradient in gradients]
+        sizes = [n_positions * n_targets for n_positions, n_targets in shapes]
         output = self._factor(layer, names.post_attention_norm, frozen.post_attention_scale)
         if output is not None:
-            gradient = gradient * output[prompt, :n_positions].unsqueeze(1)
-        heads = gradient @ attention.o_proj.weight.detach()
-        pattern = frozen.pattern[prompt, :, :n_positions, :n_positions]
-        per_group = attention.num_key_value_groups
-        values = torch.einsum(
-            "ghqk,qtghd->ktgd",
-            pattern.unflatten(0, (-1, per_group)),
-            heads.view(n_positions, n_targets, -1, per_group, attention.head_dim),
-        )
-        below = values.flatten(2) @ attention.v_proj.weight.detach()
+            gradients = [
+                gradient * output[prompt, : len(gradient)].unsqueeze(1) for gradient in gradients
+            ]
+        flat = torch.cat([gradient.flatten(0, 1) for gradient in gradients])
+        heads = (flat @ attention.o_proj.weight.detach()).split(sizes)
+        pattern = frozen.pattern[prompt].unflatten(0, (-1, attention.num_key_value_groups))
+        values = [
+            torch.einsum(
+                "ghqk,qtghd->ktgd",
+                pattern[:, :, :n_positions, :n_positions],
+                part.view(n_positions, n_targets, *pattern.shape[:2], -1),
+            )
+            for part, (n_positions, n_targets) in zip(heads, shapes, strict=True)
+        ]
+        below = torch.cat([value.flatten(0, 1).flatten(1) for value in values])
+        below = below @ attention.v_proj.weight.detach()
         factor = self._factor(layer, names.pre_attention_norm, frozen.pre_attention_scale)
         assert factor is not None
-        return below.mul_(factor[prompt, :n_positions].unsqueeze(1))
+        return [
+            part.view(*shape, -1).mul_(factor[prompt, : shape[0]].unsqueeze(1))
+            for part, shape in zip(below.split(sizes), shapes, strict=True)
+        ]
 
     def _pre_mlp_factor(self, layer: int) -> Tensor:
         factor = self._factor(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerFast
 
 from circuitdrift.attribution.targets import Target
+from circuitdrift.config import Attribution
 from circuitdrift.dataset import Prompt
 
 
@@ -25,15 +26,19 @@ class TokenisedPrompt:
     target: Target
 
 
-def choose_prompts(prompts: Sequence[Prompt], per_word: int, n_control: int) -> list[Prompt]:
-    """The discovery prompts (``per_word`` of each word) and control prompts to attribute."""
+def choose_prompts(prompts: Sequence[Prompt], settings: Attribution) -> list[Prompt]:
+    """The first discovery prompts of each word, and the first control prompts."""
+    most = {
+        "discovery": settings.discovery_prompts_per_word,
+        "control": settings.control_prompts,
+    }
     chosen: list[Prompt] = []
     seen: dict[str | None, int] = {}
     for prompt in prompts:
-        if prompt.role not in ("discovery", "control"):
+        if prompt.role not in most:
             continue
         seen[prompt.word] = seen.get(prompt.word, 0) + 1
-        if seen[prompt.word] <= (per_word if prompt.role == "discovery" else n_control):
+        if seen[prompt.word] <= most[prompt.role]:
             chosen.append(prompt)
     return chosen
 

@@ -12,7 +12,7 @@ with a gradient of only p + 1 positions: half the work of carrying full rectangl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -144,7 +144,7 @@ def _sweep_at_once(linear: LinearModel, components: Components, rows: Rows) -> T
             group.score(edges, sources)
             group.pass_skip(components, layer)
             join(group, position, layer)
-            group.pass_attention(linear, layer)
+        _pass_attention(linear, layer, groups.values())
     columns = components.n_sources - n_positions + torch.arange(n_positions)
     tokens = _Sources(linear.frozen.embeddings[0].unsqueeze(1), columns.unsqueeze(1))
     for group in groups.values():
@@ -221,7 +221,12 @@ class _Group:
         if components.skips:
             self.gradient += torch.bmm(self.gradient, components.skips[layer][: len(self.gradient)])
 
-    def pass_attention(self, linear: LinearModel, layer: int) -> None:
-        """Add what reaches the residual stream below through the layer's attention block."""
-        if len(self.index):
-            self.gradient += linear.through_attention_of_first(layer, self.gradient)
+
+def _pass_attention(linear: LinearModel, layer: int, groups: Iterable[_Group]) -> None:
+    """Add to every group what reaches the residual stream below through the attention block."""
+    present = [group for group in groups if len(group.index)]
+    if not present:
+        return
+    gradients = [group.gradient for group in present]
+    for group, below in zip(present, linear.through_attention_of(layer, 0, gradients), strict=True):
+        group.gradient += below

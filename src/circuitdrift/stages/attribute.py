@@ -8,6 +8,7 @@ from circuitdrift import paths
 from circuitdrift.artifacts import replacing
 from circuitdrift.attribution.circuits import tokenise, trace_circuits
 from circuitdrift.attribution.prompts import choose_prompts
+from circuitdrift.checkpoints import checkpoints_of
 from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.graph import save_circuits
@@ -18,13 +19,11 @@ from circuitdrift.models.lora import load_checkpoint
 def run(params: Params, run_name: str) -> None:
     settings = params.attribution
     use_threads(params.compute.threads)
-    prompts = choose_prompts(
-        read_prompts(paths.PROMPTS), settings.discovery_prompts_per_word, settings.control_prompts
-    )
+    prompts = choose_prompts(read_prompts(paths.PROMPTS), settings)
     tokenizer = load_tokenizer(paths.BASE_MODEL)
     tokenised = tokenise(prompts, load_model(paths.BASE_MODEL), tokenizer)
     with replacing(paths.attributions(run_name)) as directory:
-        for adapter in sorted((paths.CHECKPOINTS / run_name).iterdir()):
+        for adapter in checkpoints_of(run_name):
             model = load_checkpoint(paths.BASE_MODEL, adapter)
             traced = trace_circuits(model, tokenizer, tokenised, settings)
             save_circuits(

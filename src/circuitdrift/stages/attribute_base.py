@@ -18,9 +18,7 @@ from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
 def run(params: Params) -> None:
     settings = params.attribution
     use_threads(params.compute.threads)
-    prompts = choose_prompts(
-        read_prompts(paths.PROMPTS), settings.discovery_prompts_per_word, settings.control_prompts
-    )
+    prompts = choose_prompts(read_prompts(paths.PROMPTS), settings)
     tokenizer, base = load_tokenizer(paths.BASE_MODEL), load_model(paths.BASE_MODEL)
     tokenised = tokenise(prompts, base, tokenizer)
     traced = trace_circuits(base, tokenizer, tokenised, settings)

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json, write_json, write_table
+from circuitdrift.checkpoints import checkpoints_of
 from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
-from circuitdrift.errors import InputError, Problem
 from circuitdrift.evaluation import evaluate_model, headline
 from circuitdrift.identifiers import BASE, Run
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
@@ -24,14 +24,13 @@ def run(params: Params, run_name: str) -> None:
     """Write the run's table of every prompt at every checkpoint, and its headline numbers.
 
     Raises:
-        InputError: if the study has no such run, the run has no checkpoint, or an answer is not
-            one token for this model.
+        InputError: if the run has no checkpoint, or an answer is not one token for this model.
     """
     named = Run.parse(run_name)
     use_threads(params.compute.threads)
     prompts = read_prompts(paths.PROMPTS)
     tokenizer = load_tokenizer(paths.BASE_MODEL)
-    checkpoints = _checkpoints(run_name)
+    checkpoints = checkpoints_of(run_name)
     tables = []
     for name, step, model in track(
         _models(checkpoints), description=f"evaluate {run_name}", total=1 + len(checkpoints)
@@ -48,20 +47,6 @@ def run(params: Params, run_name: str) -> None:
     whole = pd.concat(tables, ignore_index=True)
     write_table(paths.evaluation_table(run_name), whole)
     write_json(paths.evaluation_metrics(run_name), headline(whole))
-
-
-def _checkpoints(run_name: str) -> list[Path]:
-    """The run's adapter directories, the earliest first."""
-    directory = paths.CHECKPOINTS / run_name
-    if found := sorted(path.parent for path in directory.glob("*/progress.json")):
-        return found
-    problem = Problem(
-        where=directory.as_posix(),
-        got="no checkpoint",
-        rule="a run is fine-tuned before it is evaluated",
-        remedy=f"run `dvc repro finetune@{run_name}`, or `dvc pull` where a remote holds it",
-    )
-    raise InputError(problem)
 
 
 def _models(checkpoints: list[Path]) -> Iterator[tuple[str, int, PreTrainedModel]]:
