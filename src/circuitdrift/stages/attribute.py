@@ -8,7 +8,7 @@ from circuitdrift import paths
 from circuitdrift.artifacts import replacing
 from circuitdrift.attribution.circuits import tokenise, trace_circuits
 from circuitdrift.attribution.prompts import choose_prompts
-from circuitdrift.checkpoints import checkpoints_of
+from circuitdrift.checkpoints import checkpoints_in
 from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.graph import save_circuits
@@ -23,7 +23,7 @@ def run(params: Params, run_name: str) -> None:
     tokenizer = load_tokenizer(paths.BASE_MODEL)
     tokenised = tokenise(prompts, load_model(paths.BASE_MODEL), tokenizer)
     with replacing(paths.attributions(run_name)) as directory:
-        for adapter in checkpoints_of(run_name):
+        for adapter in checkpoints_in(paths.CHECKPOINTS / run_name):
             model = load_checkpoint(paths.BASE_MODEL, adapter)
             traced = trace_circuits(model, tokenizer, tokenised, settings)
             save_circuits(

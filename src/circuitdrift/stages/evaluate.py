@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json, write_json, write_table
-from circuitdrift.checkpoints import checkpoints_of
+from circuitdrift.checkpoints import checkpoints_in
 from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.evaluation import evaluate_model, headline
@@ -30,7 +30,7 @@ def run(params: Params, run_name: str) -> None:
     use_threads(params.compute.threads)
     prompts = read_prompts(paths.PROMPTS)
     tokenizer = load_tokenizer(paths.BASE_MODEL)
-    checkpoints = checkpoints_of(run_name)
+    checkpoints = checkpoints_in(paths.CHECKPOINTS / run_name)
     tables = []
     for name, step, model in track(
         _models(checkpoints), description=f"evaluate {run_name}", total=1 + len(checkpoints)
