@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import torch
-from linearised import SIZES, random_model
 
 from circuitdrift.attribution.arithmetic import effects_operations, sweep_operations
 from circuitdrift.attribution.frozen_pass import freeze
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.sweep import Rows
+from linearised import SIZES, random_model
 
 
 def test_operations_counted_by_hand() -> None:

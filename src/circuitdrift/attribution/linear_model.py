@@ -98,24 +98,27 @@ class LinearModel:
     def through_attention(self, layer: int, gradient: Tensor) -> Tensor:
         """From what the attention block adds to the residual stream to that stream below it.
 
+        The heads of a key-value group read the same values, so their gradients are mixed over
+        queries and heads together before the value projection.
+
         Args:
             gradient: ``[n_prompts, n_targets, n_positions, d_model]``.
         """
-        rows = gradient.transpose(1, 2)
-        through = [
-            self.through_attention_of(layer, prompt, [rows[prompt]])[0]
-            for prompt in range(len(rows))
-        ]
-        return torch.stack(through).transpose(1, 2)
+        attention = self.block(layer).self_attn
+        above, below = self._attention_factors(layer)
+        pattern = self._grouped_pattern(layer)
+        if above is not None:
+            gradient = gradient * above.unsqueeze(1)
+        heads = gradient @ attention.o_proj.weight.detach()
+        heads = heads.view(*heads.shape[:3], *pattern.shape[1:3], -1)
+        values = torch.einsum("bghqk,btqghd->btkgd", pattern, heads).flatten(3)
+        return (values @ attention.v_proj.weight.detach()).mul_(below.unsqueeze(1))
 
-    def through_attention_of(
-        self, layer: int, prompt: int, gradients: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """The same on groups of one prompt's gradients, each on the prompt's first positions.
+    def through_attention_of_groups(self, layer: int, gradients: Sequence[Tensor]) -> list[Tensor]:
+        """The same on groups of the first prompt's gradients, each on its first positions.
 
         The groups share the two projections, for one large matrix product costs less than many
-        small ones. The heads of a key-value group read the same values, so their gradients are
-        mixed over queries and heads together before the value projection.
+        small ones.
 
         Args:
             gradients: ``[n_first_positions, n_targets, d_model]`` each.
@@ -123,34 +126,45 @@ class LinearModel:
         Returns:
             tensors of the same shapes.
         """
-        frozen, attention = self.frozen.layers[layer], self.block(layer).self_attn
-        names = self.architecture
+        attention = self.block(layer).self_attn
+        above, below = self._attention_factors(layer)
+        pattern = self._grouped_pattern(layer)[0]
         shapes = [gradient.shape[:2] for gradient in gradients]
         sizes = [n_positions * n_targets for n_positions, n_targets in shapes]
-        output = self._factor(layer, names.post_attention_norm, frozen.post_attention_scale)
-        if output is not None:
+        if above is not None:
             gradients = [
-                gradient * output[prompt, : len(gradient)].unsqueeze(1) for gradient in gradients
+                gradient * above[0, : len(gradient)].unsqueeze(1) for gradient in gradients
             ]
         flat = torch.cat([gradient.flatten(0, 1) for gradient in gradients])
         heads = (flat @ attention.o_proj.weight.detach()).split(sizes)
-        pattern = frozen.pattern[prompt].unflatten(0, (-1, attention.num_key_value_groups))
-        values = [
-            torch.einsum(
-                "ghqk,qtghd->ktgd",
-                pattern[:, :, :n_positions, :n_positions],
-                part.view(n_positions, n_targets, *pattern.shape[:2], -1),
-            )
-            for part, (n_positions, n_targets) in zip(heads, shapes, strict=True)
-        ]
-        below = torch.cat([value.flatten(0, 1).flatten(1) for value in values])
-        below = below @ attention.v_proj.weight.detach()
-        factor = self._factor(layer, names.pre_attention_norm, frozen.pre_attention_scale)
-        assert factor is not None
+        values = torch.cat(
+            [
+                torch.einsum(
+                    "ghqk,qtghd->ktgd",
+                    pattern[:, :, :n_positions, :n_positions],
+                    part.view(n_positions, n_targets, *pattern.shape[:2], -1),
+                ).flatten(0, 1)
+                for part, (n_positions, n_targets) in zip(heads, shapes, strict=True)
+            ]
+        )
+        read = (values.flatten(1) @ attention.v_proj.weight.detach()).split(sizes)
         return [
-            part.view(*shape, -1).mul_(factor[prompt, : shape[0]].unsqueeze(1))
-            for part, shape in zip(below.split(sizes), shapes, strict=True)
+            part.view(*shape, -1).mul_(below[0, : shape[0]].unsqueeze(1))
+            for part, shape in zip(read, shapes, strict=True)
         ]
+
+    def _attention_factors(self, layer: int) -> tuple[Tensor | None, Tensor]:
+        """The frozen norms after (None if absent) and before the attention block."""
+        frozen, names = self.frozen.layers[layer], self.architecture
+        before = self._factor(layer, names.pre_attention_norm, frozen.pre_attention_scale)
+        assert before is not None
+        return self._factor(layer, names.post_attention_norm, frozen.post_attention_scale), before
+
+    def _grouped_pattern(self, layer: int) -> Tensor:
+        """Attention weights by key-value group and head within it
+        ``[n_prompts, n_groups, n_heads_of_group, n_positions, n_positions]``."""
+        per_group = self.block(layer).self_attn.num_key_value_groups
+        return self.frozen.layers[layer].pattern.unflatten(1, (-1, per_group))
 
     def _pre_mlp_factor(self, layer: int) -> Tensor:
         factor = self._factor(

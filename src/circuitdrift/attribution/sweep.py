@@ -228,5 +228,7 @@ def _pass_attention(linear: LinearModel, layer: int, groups: Iterable[_Group]) -
     if not present:
         return
     gradients = [group.gradient for group in present]
-    for group, below in zip(present, linear.through_attention_of(layer, 0, gradients), strict=True):
+    for group, below in zip(
+        present, linear.through_attention_of_groups(layer, gradients), strict=True
+    ):
         group.gradient += below
