@@ -14,11 +14,11 @@ KEY := $(shell { $(PYTHON) -VV; pwd; cat requirements.lock; } 2>&1 | cksum | cut
 LOCKED := $(VENV)/locked-$(KEY)
 READY := $(VENV)/ready-$(KEY)
 
-.PHONY: help setup reproduce test lint format experiments bench-study lock
+.PHONY: help setup reproduce test lint format experiments bench-study bench-attribution lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
-	| awk -F ':.*## ' '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	| awk -F ':.*## ' '{ printf "  make %-18s %s\n", $$1, $$2 }'
 
 setup: $(READY) ## Make .venv and install the locked packages, where something changed
 
@@ -43,6 +43,12 @@ experiments: setup ## Compare experiments: what varied, and what came of it
 
 bench-study: setup ## Run every stage afresh in a temporary clone: wall time and peak memory
 	$(BIN)/python benchmarks/study.py
+
+bench-attribution: setup ## Time the sweep against circuit-tracer; write reports/benchmarks (half an hour)
+	$(BIN)/python benchmarks/attribution.py
+	$(BIN)/python benchmarks/effects.py
+	$(BIN)/python benchmarks/selection.py
+	$(BIN)/python benchmarks/curves.py
 
 $(LOCKED):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \

@@ -8,7 +8,8 @@ from matplotlib import pyplot as plt
 
 from circuitdrift import figures
 from circuitdrift.config import Params, load_params
-from circuitdrift.reporting import Evidence, render_report, study_metrics
+from circuitdrift.report_tables import Evidence
+from circuitdrift.reporting import render_report, study_metrics
 from circuitdrift.summaries import change_map, drift_from_base
 from circuitdrift.validation import read_yaml
 

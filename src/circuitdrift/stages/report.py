@@ -13,7 +13,8 @@ from circuitdrift.artifacts import read_json, replacing, write_json, write_table
 from circuitdrift.config import Params
 from circuitdrift.identifiers import BASE, SEGMENTS
 from circuitdrift.leftovers import remove_other_runs
-from circuitdrift.reporting import Evidence, render_report, study_metrics
+from circuitdrift.report_tables import Evidence
+from circuitdrift.reporting import render_report, study_metrics
 from circuitdrift.summaries import (
     change_map,
     checkpoint_order,
