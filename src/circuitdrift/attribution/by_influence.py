@@ -7,12 +7,13 @@ largest |effect| (:mod:`circuitdrift.attribution.selection`), sees every neuron 
 from __future__ import annotations
 
 import torch
-from circuit_tracer.graph import compute_partial_influences
 from torch import Tensor
 
 from circuitdrift.attribution.components import Components
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.attribution.sweep import feature_rows, sweep_rows, target_rows
+from circuitdrift.attribution.sweep import Rows, feature_rows, sweep_rows, target_rows
+
+_SMALLEST_ROW = 1e-8  # circuit-tracer's
 
 
 def attribute_by_influence(
@@ -40,42 +41,84 @@ def attribute_by_influence(
         indices of the chosen features, ascending ``[n_chosen]``, and the adjacency over them,
         errors, tokens and targets.
     """
-    n_active, n_sources, n_targets = (
-        len(components.features),
-        components.n_sources,
-        len(directions),
-    )
+    n_active = len(components.features)
     n_chosen = min(max_feature_nodes, n_active)
-    edges = torch.zeros(n_targets + n_chosen, n_sources + n_targets)
-    node_of_row = torch.zeros(n_targets + n_chosen, dtype=torch.int32)
-    edges[:n_targets, :n_sources] = sweep_rows(
-        linear, components, target_rows(linear, directions), max_memory_gb
-    )
-    node_of_row[:n_targets] = n_sources + torch.arange(n_targets)
-    all_features = feature_rows(components)
+    graph = _GrowingGraph(linear, components, len(directions) + n_chosen, len(directions))
+    targets = target_rows(linear, directions)
+    graph.expand(targets, components.n_sources + torch.arange(len(directions)), max_memory_gb)
+    features = feature_rows(components)
     visited = torch.zeros(n_active, dtype=torch.bool)
-    done = n_targets
-    while done < n_targets + n_chosen:
-        influence = compute_partial_influences(edges[:done], probabilities, node_of_row[:done])
-        ranked = torch.argsort(influence[:n_active], descending=True)
-        left = n_targets + n_chosen - done
-        chosen = ranked[~visited[ranked]][: min(update_interval * batch_size, left)]
-        end = done + len(chosen)
-        edges[done:end, :n_sources] = sweep_rows(
-            linear, components, all_features[chosen], max_memory_gb
-        )
-        node_of_row[done:end] = chosen.int()
+    for done in range(0, n_chosen, update_interval * batch_size):
+        ranked = torch.argsort(graph.influence(probabilities)[:n_active], descending=True)
+        queue_size = min(update_interval * batch_size, n_chosen - done)
+        chosen = ranked[~visited[ranked]][:queue_size]
         visited[chosen] = True
-        done = end
-    return visited.nonzero().squeeze(1), _adjacency(edges, node_of_row, visited, n_targets)
+        graph.expand(features[chosen], chosen, max_memory_gb)
+    return visited.nonzero().squeeze(1), graph.adjacency(visited)
 
 
-def _adjacency(edges: Tensor, node_of_row: Tensor, visited: Tensor, n_targets: int) -> Tensor:
-    """Rows in the order of nodes, columns of the features that were expanded."""
-    kept = torch.cat([visited, torch.ones(edges.shape[1] - len(visited), dtype=torch.bool)])
-    ordered = edges[node_of_row.argsort()][:, kept]
-    A = torch.zeros(ordered.shape[1], ordered.shape[1])
-    n_features = int(visited.sum())
-    A[:n_features] = ordered[:n_features]
-    A[-n_targets:] = ordered[n_features:]
-    return A
+class _GrowingGraph:
+    """The rows that are known so far, in the order in which they were expanded.
+
+    Attributes:
+        edges: ``[n_rows, n_sources + n_targets]``.
+        normalised: |edges| with every row summing to 1.
+        node_of_row: ``[n_rows]``.
+        known: how many rows are.
+    """
+
+    def __init__(
+        self, linear: LinearModel, components: Components, n_rows: int, n_targets: int
+    ) -> None:
+        self.linear, self.components, self.n_targets = linear, components, n_targets
+        self.edges = torch.zeros(n_rows, components.n_sources + n_targets)
+        self.normalised = torch.zeros_like(self.edges)
+        self.node_of_row = torch.zeros(n_rows, dtype=torch.int32)
+        self.known = 0
+
+    def expand(self, rows: Rows, nodes: Tensor, max_memory_gb: float) -> None:
+        """Add the rows of ``nodes``."""
+        new = slice(self.known, self.known + len(nodes))
+        swept = sweep_rows(self.linear, self.components, rows, max_memory_gb)
+        self.edges[new, : swept.shape[1]] = swept
+        self.normalised[new] = self.edges[new].abs()
+        self.normalised[new] /= self.normalised[new].sum(1, keepdim=True).clamp(min=_SMALLEST_ROW)
+        self.node_of_row[new] = nodes.int()
+        self.known = new.stop
+
+    def influence(self, probabilities: Tensor) -> Tensor:
+        """Of every node on the targets, over the rows that are known."""
+        known = slice(self.known)
+        return partial_influence(self.normalised[known], probabilities, self.node_of_row[known])
+
+    def adjacency(self, visited: Tensor) -> Tensor:
+        """Rows in the order of nodes, columns of the features that were expanded."""
+        kept = torch.cat(
+            [visited, torch.ones(self.edges.shape[1] - len(visited), dtype=torch.bool)]
+        )
+        ordered = self.edges[self.node_of_row.argsort()][:, kept]
+        n_features = int(visited.sum())
+        A = torch.zeros(ordered.shape[1], ordered.shape[1])
+        A[:n_features] = ordered[:n_features]
+        A[-self.n_targets :] = ordered[n_features:]
+        return A
+
+
+def partial_influence(normalised: Tensor, probabilities: Tensor, node_of_row: Tensor) -> Tensor:
+    """Influence of every node on the targets over the rows that are known so far.
+
+    The same sum in the same order as circuit-tracer's ``compute_partial_influences``, which
+    normalises all rows again each time.
+
+    Args:
+        normalised: |edges| of the known rows, each summing to 1 ``[n_rows, n_nodes]``.
+        probabilities: of the targets, which are the last nodes ``[n_targets]``.
+        node_of_row: ``[n_rows]``.
+    """
+    influence = torch.zeros(normalised.shape[1])
+    arriving = torch.zeros(normalised.shape[1])
+    arriving[-len(probabilities) :] = probabilities
+    while arriving.any():
+        arriving = arriving[node_of_row] @ normalised
+        influence += arriving
+    return influence
