@@ -11,7 +11,13 @@ from torch import Tensor
 
 from circuitdrift.attribution.components import Components
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.attribution.sweep import Rows, feature_rows, sweep_rows, target_rows
+from circuitdrift.attribution.sweep import (
+    Rows,
+    feature_rows,
+    sweep,
+    sweep_rows,
+    target_rows,
+)
 
 _SMALLEST_ROW = 1e-8  # circuit-tracer's
 
@@ -42,7 +48,9 @@ def attribute_by_influence(
         errors, tokens and targets.
     """
     n_active = len(components.features)
-    n_chosen = min(max_feature_nodes, n_active)
+    if max_feature_nodes >= n_active:
+        return torch.arange(n_active), sweep(linear, components, directions, max_memory_gb)
+    n_chosen = max_feature_nodes
     graph = _GrowingGraph(linear, components, len(directions) + n_chosen, len(directions))
     targets = target_rows(linear, directions)
     graph.expand(targets, components.n_sources + torch.arange(len(directions)), max_memory_gb)
