@@ -55,12 +55,13 @@ class Cell:
 
 
 # All active features of longer prompts make an adjacency that does not fit this size of machine.
-# The dearest graph, a quarter of an hour of circuit-tracer's, comes last.
 GRID = [
     Cell(model, tokens, nodes)
     for model in ("gemma-3-270m", "smollm2-135m")
     for tokens, nodes in [(9, 512), (9, 2048), (9, None), (32, 512), (32, 2048), (128, 512)]
-] + [Cell("gemma-3-270m", 128, 2048)]
+]
+# Many minutes of circuit-tracer's for one graph.
+LONG_GRID = [Cell("gemma-3-270m", 128, 2048), Cell("smollm2-135m", 128, 2048)]
 
 
 def main() -> None:
@@ -69,14 +70,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument(
-        "--enough-s", type=float, default=45.0, help="seconds after which a cell stops"
+        "--enough-s", type=float, default=20.0, help="seconds after which a cell stops"
     )
+    parser.add_argument("--long", action="store_true", help="also 2048 nodes on 128 tokens")
     arguments = parser.parse_args()
     use_threads(arguments.threads)
     machine = describe()
     print(machine)
+    grid = GRID + (LONG_GRID if arguments.long else [])
     rows: list[dict[str, Any]] = []
-    for name, cells in groupby(GRID, key=lambda cell: cell.model):
+    for name, cells in groupby(grid, key=lambda cell: cell.model):
         with subject(name) as measured:
             for cell in cells:
                 rows.append(measure(measured, cell, arguments.repeats, arguments.enough_s))

@@ -123,7 +123,11 @@ def explained(
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Means over prompts at each node count, and at the time that |effect| takes for 1024."""
+    """Means over prompts at each node count, and at the time that |effect| takes for 1024.
+
+    Between node counts values are interpolated; a choice that needs less time even for the most
+    nodes stands there with those.
+    """
     measures = ["replacement", "completeness", "error_mass"]
     means = rows.groupby(["choice", "nodes"], as_index=False, sort=False)[
         ["seconds", *measures]

@@ -85,7 +85,7 @@ def test_scores_and_pruning_equal_circuit_tracers(
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @settings(deadline=None, max_examples=15)
 @given(
-    prompt=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=14),
+    prompt=st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=40),
     n_features=st.integers(1, 200),
 )
 def test_rows_sum_to_activations_and_to_the_target(
