@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,13 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from circuitdrift import paths
 from circuitdrift.artifacts import read_json
+from circuitdrift.config import Params, load_params
 from circuitdrift.models.loading import load_model, load_tokenizer
 from circuitdrift.models.tiny import write_tiny
 from circuitdrift.paths import BASE_MODEL
+from circuitdrift.stages import make_dataset
 from linearised import VOCABULARY
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,3 +57,23 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="0", pad_token="1", bos_token="2"
     )
+
+
+@pytest.fixture
+def small_study(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The shipped study with 12 examples and one thread on the tiny base, its data set made and the
+    working directory in it."""
+    (tmp_path / "data").mkdir()
+    shutil.copy(ROOT / "data" / "constraints.yaml", tmp_path / "data")
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    shutil.copytree(tiny_base, tmp_path / paths.BASE_MODEL)
+    monkeypatch.chdir(tmp_path)
+    params = load_params(paths.PARAMS)
+    params = params.model_copy(
+        update={
+            "compute": params.compute.model_copy(update={"threads": 1}),
+            "dataset": params.dataset.model_copy(update={"n_examples": 12}),
+        }
+    )
+    make_dataset.run(params)
+    return params

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -13,14 +12,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
-from circuitdrift.config import load_params
+from circuitdrift.config import Params
 from circuitdrift.constraints import load_constraints, make_prompts
 from circuitdrift.dataset import Prompt, read_prompts
 from circuitdrift.errors import InputError
 from circuitdrift.evaluation import evaluate_model, headline
 from circuitdrift.measures import MEASURES
 from circuitdrift.models.loading import single_token_id
-from circuitdrift.stages import evaluate, finetune, make_dataset
+from circuitdrift.stages import evaluate, finetune
 
 ROOT = Path(__file__).resolve().parents[1]
 COLUMNS = ["run", "condition", "seed", "checkpoint", "step", "prompt", "role", "type", "word"]
@@ -180,22 +179,8 @@ def test_headline_by_hand() -> None:
     }
 
 
-def test_the_stage_evaluates_base_and_every_checkpoint(
-    tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "data").mkdir()
-    shutil.copy(ROOT / "data" / "constraints.yaml", tmp_path / "data")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(tiny_base, tmp_path / paths.BASE_MODEL)
-    monkeypatch.chdir(tmp_path)
-    params = load_params(paths.PARAMS)
-    params = params.model_copy(
-        update={
-            "compute": params.compute.model_copy(update={"threads": 1}),
-            "dataset": params.dataset.model_copy(update={"n_examples": 12}),
-        }
-    )
-    make_dataset.run(params)
+def test_the_stage_evaluates_base_and_every_checkpoint(small_study: Params) -> None:
+    params = small_study
     with pytest.raises(InputError, match="finetune@mapped-0"):
         evaluate.run(params, "mapped-0")
     finetune.run(params, "mapped-0")

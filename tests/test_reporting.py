@@ -28,13 +28,9 @@ HEADLINE = {
 
 @pytest.fixture(scope="module")
 def params() -> Params:
-    return load_params(ROOT / "params.yaml").model_copy(
-        update={
-            "runs": load_params(ROOT / "params.yaml").runs.model_copy(
-                update={"conditions": ("mapped",), "seeds": (0,)}
-            )
-        }
-    )
+    shipped = load_params(ROOT / "params.yaml")
+    one_run = shipped.runs.model_copy(update={"conditions": ("mapped",), "seeds": (0,)})
+    return shipped.model_copy(update={"runs": one_run})
 
 
 def drift_table() -> pd.DataFrame:

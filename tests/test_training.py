@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
-from circuitdrift.config import Params, load_params
+from circuitdrift.config import Params
 from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError
-from circuitdrift.stages import finetune, make_dataset
+from circuitdrift.stages import finetune
 from circuitdrift.training import (
     IGNORED,
     checkpoint_steps,
@@ -108,22 +107,8 @@ def test_padding_changes_nothing(
 
 
 @pytest.fixture
-def params(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """Shipped params but 12 examples and one thread, beside the tiny base and the data set."""
-    (tmp_path / "data").mkdir()
-    shutil.copy(ROOT / "data" / "constraints.yaml", tmp_path / "data")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(tiny_base, tmp_path / paths.BASE_MODEL)
-    monkeypatch.chdir(tmp_path)
-    params = load_params(paths.PARAMS)
-    params = params.model_copy(
-        update={
-            "compute": params.compute.model_copy(update={"threads": 1}),
-            "dataset": params.dataset.model_copy(update={"n_examples": 12}),
-        }
-    )
-    make_dataset.run(params)
-    return params
+def params(small_study: Params) -> Params:
+    return small_study
 
 
 def with_train(params: Params, **changes: object) -> Params:
