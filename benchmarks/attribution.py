@@ -23,7 +23,7 @@ from circuit_tracer.attribution.attribute import attribute
 from circuit_tracer.attribution.targets import CustomTarget
 from circuit_tracer.graph import Graph
 from machine import describe, forget_peak_memory, matmul_rate, peak_memory_gb
-from subjects import Subject, active_components, loudest_neurons, subject, timed
+from subjects import Subject, subject, timed
 from torch import Tensor
 
 from circuitdrift.artifacts import write_table, write_text
@@ -31,11 +31,13 @@ from circuitdrift.attribution.arithmetic import sweep_operations
 from circuitdrift.attribution.by_influence import attribute_by_influence
 from circuitdrift.attribution.circuit_tracer_engine import WholeReplacementModel
 from circuitdrift.attribution.components import components_of
+from circuitdrift.attribution.selection import loudest
 from circuitdrift.attribution.sweep import feature_rows, target_rows
 from circuitdrift.features.neurons import NeuronBasis
 from circuitdrift.models.loading import use_threads
 
 BATCH_SIZE = 64
+UPDATE_INTERVAL = 4  # circuit-tracer's own
 MAX_MEMORY_GB = 2.0
 
 
@@ -90,10 +92,10 @@ def main() -> None:
 
 def measure(measured: Subject, cell: Cell, repeats: int, enough_s: float) -> dict[str, Any]:
     tokens = measured.prompt(cell.tokens)
-    components = active_components(measured, tokens, cell.active)
-    nodes = min(cell.nodes or len(components.features), len(components.features))
+    active = loudest(measured.frozen(tokens), cell.active)
+    nodes = min(cell.nodes or len(active), len(active))
     mine = swept(measured, tokens, cell.active, nodes)
-    theirs = traced(measured, tokens, components.features, nodes)
+    theirs = traced(measured, tokens, active, nodes)
 
     mine()
     forget_peak_memory()
@@ -102,13 +104,7 @@ def measure(measured: Subject, cell: Cell, repeats: int, enough_s: float) -> dic
     graph, circuit_tracer_s = timed(theirs, repeats, enough_s)
     rate = matmul_rate()
 
-    linear = measured.frozen(tokens)
-    least = sweep_operations(linear, feature_rows(components)[chosen], len(components.features))
-    least += sweep_operations(
-        linear,
-        target_rows(linear, measured.direction(linear).unsqueeze(0)),
-        len(components.features),
-    )
+    least = least_operations(measured, tokens, active, chosen)
     return {
         "model": cell.model,
         "tokens": cell.tokens,
@@ -124,19 +120,30 @@ def measure(measured: Subject, cell: Cell, repeats: int, enough_s: float) -> dic
     }
 
 
+def least_operations(measured: Subject, tokens: list[int], active: Tensor, chosen: Tensor) -> float:
+    """Of the chosen features' rows and the target's against all active features."""
+    linear = measured.frozen(tokens)
+    rows = feature_rows(components_of(linear, NeuronBasis(measured.model, active)))[chosen]
+    target = target_rows(linear, measured.direction(linear).unsqueeze(0))
+    return sum(sweep_operations(linear, part, len(active)) for part in (rows, target))
+
+
 def swept(
     measured: Subject, tokens: list[int], active: int, nodes: int
 ) -> Callable[[], tuple[Tensor, Tensor]]:
+    direction = measured.direction(measured.frozen(tokens))
+
     def work() -> tuple[Tensor, Tensor]:
         linear = measured.frozen(tokens)
-        basis = NeuronBasis(measured.model, loudest_neurons(linear, active))
+        basis = NeuronBasis(measured.model, loudest(linear, active))
         return attribute_by_influence(
             linear,
             components_of(linear, basis),
-            measured.direction(linear).unsqueeze(0),
+            direction.unsqueeze(0),
             torch.ones(1),
             max_feature_nodes=nodes,
-            batch_size=BATCH_SIZE,
+            rows_per_round=UPDATE_INTERVAL * BATCH_SIZE,
+            fold=False,
             max_memory_gb=MAX_MEMORY_GB,
         )
 
@@ -156,6 +163,7 @@ def traced(measured: Subject, tokens: list[int], active: Tensor, nodes: int) -> 
             attribution_targets=[target],
             batch_size=BATCH_SIZE,
             max_feature_nodes=nodes,
+            update_interval=UPDATE_INTERVAL,
         )
 
     return work

@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from circuitdrift.artifacts import replacing
-from circuitdrift.figures import use_style
+from circuitdrift.figures.style import use_style
 
 ENGINES = {"circuit_tracer_s": "circuit-tracer", "sweep_s": "sweep"}
 LAYERS = {"gemma-3-270m": 18, "smollm2-135m": 30}

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from machine import matmul_rate
 from rich.progress import track
-from subjects import Subject, loudest_neurons, subject, timed
+from subjects import Subject, subject, timed
 from torch import Tensor
 
 from circuitdrift import paths
@@ -29,7 +29,7 @@ from circuitdrift.attribution.components import components_of
 from circuitdrift.attribution.effects import effects
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.prompts import segment_tokens
-from circuitdrift.attribution.selection import strongest
+from circuitdrift.attribution.selection import loudest, strongest
 from circuitdrift.attribution.sweep import sweep
 from circuitdrift.dataset import read_prompts
 from circuitdrift.features.neurons import NeuronBasis
@@ -37,9 +37,7 @@ from circuitdrift.graph import NodeKind, node_table
 from circuitdrift.influence import Scores, normalise, scores
 from circuitdrift.models.loading import use_threads
 
-NODES = (512, 1024, 2048)
-ACTIVE = 64
-BATCH_SIZE = 64
+NODES = (256, 512, 1024)
 MAX_MEMORY_GB = 2.0
 Choice = Callable[[LinearModel, Tensor, int], Tensor]
 
@@ -58,26 +56,38 @@ def longest_vector(linear: LinearModel, _direction: Tensor, n: int) -> Tensor:
     return strongest(torch.stack(written), n)
 
 
-def circuit_tracers(linear: LinearModel, direction: Tensor, n: int) -> Tensor:
-    """By influence, in rounds, among the loudest neurons of each layer and position."""
-    basis = NeuronBasis(linear.model, loudest_neurons(linear, ACTIVE))
-    components = components_of(linear, basis)
-    chosen, _ = attribute_by_influence(
-        linear,
-        components,
-        direction.unsqueeze(0),
-        torch.ones(1),
-        max_feature_nodes=n,
-        batch_size=BATCH_SIZE,
-        max_memory_gb=MAX_MEMORY_GB,
-    )
-    return components.features[chosen]
+def by_influence(per_place: int, rounds: int | None) -> Choice:
+    """In rounds, among the loudest neurons of each layer and position.
+
+    Args:
+        rounds: None for circuit-tracer's own rounds of 256 neurons.
+    """
+
+    def choose(linear: LinearModel, direction: Tensor, n: int) -> Tensor:
+        components = components_of(linear, NeuronBasis(linear.model, loudest(linear, per_place)))
+        chosen, _ = attribute_by_influence(
+            linear,
+            components,
+            direction.unsqueeze(0),
+            torch.ones(1),
+            max_feature_nodes=n,
+            rows_per_round=256 if rounds is None else n // rounds,
+            fold=True,
+            max_memory_gb=MAX_MEMORY_GB,
+        )
+        return components.features[chosen]
+
+    return choose
 
 
 CHOICES: dict[str, Choice] = {
     "|effect|": largest_effect,
     "activation x decoder norm": longest_vector,
-    "circuit-tracer's": circuit_tracers,
+    "influence in circuit-tracer's rounds, 64 per place": by_influence(64, rounds=None),
+    **{
+        f"influence in {rounds} rounds, {per_place} per place": by_influence(per_place, rounds)
+        for per_place, rounds in ((16, 4), (16, 16), (32, 4), (64, 4))
+    },
 }
 
 

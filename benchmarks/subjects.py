@@ -10,17 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
-from circuitdrift.attribution.components import Components, components_of
 from circuitdrift.attribution.frozen_pass import freeze
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.targets import top_answer_target
-from circuitdrift.features.neurons import NeuronBasis
 from circuitdrift.model_source import CatalogueModel
 from circuitdrift.models.importing import import_model
 from circuitdrift.models.loading import load_model, load_tokenizer
@@ -77,26 +74,6 @@ def subject(name: str) -> Iterator[Subject]:
 
 def _load(name: str, path: Path) -> Subject:
     return Subject(name, load_model(path), load_tokenizer(path))
-
-
-def loudest_neurons(linear: LinearModel, per_place: int) -> Tensor:
-    """The neurons that write the longest vectors at each layer and position, as one would cut a
-    neuron basis down to a set of active features: (layer, position, neuron), ascending."""
-    n_positions = linear.frozen.embeddings.shape[1]
-    places = []
-    for layer, frozen in enumerate(linear.frozen.layers):
-        mlp = linear.block(layer).mlp
-        written = (mlp.act_fn(frozen.gate) * frozen.up)[0].abs() * mlp.down_proj.weight.norm(dim=0)
-        neurons = written.topk(per_place, dim=1).indices.sort(dim=1).values
-        position = torch.arange(n_positions).repeat_interleave(per_place)
-        layers = torch.full_like(position, layer)
-        places.append(torch.stack([layers, position, neurons.flatten()], dim=1))
-    return torch.cat(places).detach()
-
-
-def active_components(subject: Subject, tokens: list[int], per_place: int) -> Components:
-    linear = subject.frozen(tokens)
-    return components_of(linear, NeuronBasis(subject.model, loudest_neurons(linear, per_place)))
 
 
 def timed(work: Callable[[], Result], repeats: int, enough_s: float) -> tuple[Result, list[float]]:

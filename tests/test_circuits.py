@@ -6,18 +6,29 @@ import pytest
 import torch
 
 from circuitdrift.attribution.circuits import tokenise, trace_circuits
-from circuitdrift.attribution.prompts import choose_prompts, segment_tokens
-from circuitdrift.attribution.selection import strongest
+from circuitdrift.attribution.components import components_of
+from circuitdrift.attribution.engines import engine_for
+from circuitdrift.attribution.frozen_pass import freeze
+from circuitdrift.attribution.linear_model import LinearModel
+from circuitdrift.attribution.prompts import TokenisedPrompt, choose_prompts, segment_tokens
+from circuitdrift.attribution.selection import loudest, strongest
+from circuitdrift.attribution.sweep import sweep
 from circuitdrift.attribution.targets import Target, top_answer_target
 from circuitdrift.config import Attribution
 from circuitdrift.dataset import Prompt
+from circuitdrift.features.neurons import NeuronBasis
 
 SETTINGS = Attribution(
     basis="neurons",
     engine="sweep",
-    discovery_prompts_per_word=1,
+    selection="influence",
+    discovery_prompts_per_word=2,
+    evaluation_prompts_per_word=1,
     control_prompts=2,
+    graph_prompts_per_word=1,
+    graph_control_prompts=1,
     feature_nodes=40,
+    candidates_per_place=12,
     batch_size=16,
     max_memory_gb=1.0,
     node_threshold=0.8,
@@ -45,18 +56,29 @@ CONTROL = Prompt(
 )
 
 
-def test_prompts_are_chosen_per_word_and_evaluation_prompts_never() -> None:
+def test_the_first_prompts_of_each_word_and_role_are_chosen() -> None:
+    held = replace(TASK, id="held", role="evaluation")
     prompts = [
         TASK,
         replace(TASK, id="second"),
+        replace(TASK, id="third"),
         replace(TASK, id="gleem", word="gleem"),
-        replace(TASK, id="held", role="evaluation"),
+        held,
+        replace(held, id="held-1"),
         CONTROL,
         replace(CONTROL, id="control-01"),
         replace(CONTROL, id="control-02"),
+        replace(TASK, id="reverse", role="reverse"),
     ]
     chosen = choose_prompts(prompts, SETTINGS)
-    assert [prompt.id for prompt in chosen] == [TASK.id, "gleem", CONTROL.id, "control-01"]
+    assert {prompt.id: with_graph for prompt, with_graph in chosen.items()} == {
+        TASK.id: True,
+        "second": False,
+        "gleem": True,
+        "held": False,
+        CONTROL.id: True,
+        "control-01": False,
+    }
 
 
 def test_segments_follow_the_word(tiny_tokenizer) -> None:  # type: ignore[no-untyped-def]
@@ -83,11 +105,26 @@ def test_strongest_takes_the_largest_magnitudes_in_order() -> None:
     assert len(strongest(effects, 100)) == 8
 
 
+def test_loudest_takes_the_longest_vectors_of_each_place(tiny_model) -> None:  # type: ignore[no-untyped-def]
+    linear = LinearModel(tiny_model, freeze(tiny_model, [[5, 6, 7]]))
+    chosen = loudest(linear, 2)
+    assert chosen.tolist() == sorted(chosen.tolist())
+    assert len(chosen) == linear.n_layers * 3 * 2
+    mlp, frozen = linear.block(1).mlp, linear.frozen.layers[1]
+    written = (mlp.act_fn(frozen.gate) * frozen.up)[0, 2].abs() * mlp.down_proj.weight.norm(dim=0)
+    here = [unit for layer, position, unit in chosen.tolist() if (layer, position) == (1, 2)]
+    assert here == sorted(written.topk(2).indices.tolist())
+
+
+@pytest.mark.parametrize("selection", ["influence", "effect"])
 @pytest.mark.parametrize("engine", ["sweep", "circuit-tracer"])
-def test_circuits_of_both_engines_agree(tiny_model, tiny_tokenizer, engine: str) -> None:  # type: ignore[no-untyped-def]
-    prompts = tokenise([TASK, CONTROL], tiny_model, tiny_tokenizer)
-    settings = SETTINGS.model_copy(update={"engine": engine})
-    task, control = trace_circuits(tiny_model, tiny_tokenizer, prompts, settings)
+def test_circuits_of_both_engines_agree(  # type: ignore[no-untyped-def]
+    tiny_model, tiny_tokenizer, engine: str, selection: str
+) -> None:
+    prompts = tokenise({TASK: True, CONTROL: True}, tiny_model, tiny_tokenizer)
+    settings = SETTINGS.model_copy(update={"selection": selection})
+    other = settings.model_copy(update={"engine": engine})
+    task, control = trace_circuits(tiny_model, tiny_tokenizer, prompts, other)
     assert (task.prompt, control.prompt) == (TASK.id, CONTROL.id)
     logits = tiny_model(torch.tensor([task.tokens])).logits[0, -1]
     value = logits[task.answer] - logits[list(task.others)].mean()
@@ -95,8 +132,42 @@ def test_circuits_of_both_engines_agree(tiny_model, tiny_tokenizer, engine: str)
     assert task.token_effects.sum().item() == pytest.approx(task.value, abs=1e-4)
     assert control.answer == tiny_model(torch.tensor([control.tokens])).logits[0, -1].argmax()
 
-    expected, _ = trace_circuits(tiny_model, tiny_tokenizer, prompts, SETTINGS)
+    expected, _ = trace_circuits(tiny_model, tiny_tokenizer, prompts, settings)
     assert task.graph.node_set() == expected.graph.node_set()
     assert task.graph.edge_set() == expected.graph.edge_set()
     torch.testing.assert_close(task.graph.weights, expected.graph.weights, rtol=1e-4, atol=1e-5)
     assert task.graph.scores.replacement == pytest.approx(expected.graph.scores.replacement)
+
+
+def test_prompts_traced_together_and_alone_have_the_same_circuits(
+    tiny_model, tiny_tokenizer
+) -> None:  # type: ignore[no-untyped-def]
+    longer = replace(TASK, id="longer", text="Everyone knows that to feel blarf is to feel")
+    prompts = tokenise({TASK: True, longer: False}, tiny_model, tiny_tokenizer)
+    together = trace_circuits(tiny_model, tiny_tokenizer, prompts, SETTINGS)
+    for prompt, circuit in zip(prompts, together, strict=True):
+        (alone,) = trace_circuits(tiny_model, tiny_tokenizer, [prompt], SETTINGS)
+        torch.testing.assert_close(circuit.effects, alone.effects, rtol=1e-4, atol=1e-5)
+        assert circuit.value == pytest.approx(alone.value, abs=1e-4)
+        assert (circuit.graph is not None) == prompt.with_graph == (alone.graph is not None)
+
+
+def test_a_graph_grown_by_influence_folds_what_it_leaves_out(tiny_model, tiny_tokenizer) -> None:  # type: ignore[no-untyped-def]
+    (prompt,) = tokenise({TASK: True}, tiny_model, tiny_tokenizer)
+    linear = LinearModel(tiny_model, freeze(tiny_model, [list(prompt.tokens)]))
+    direction = prompt.target.direction(tiny_model.lm_head.weight.detach())
+    grown = engine_for(tiny_model, tiny_tokenizer, SETTINGS)(
+        prompt.tokens, linear, direction, torch.empty(0)
+    )
+    assert len(grown.expanded) == SETTINGS.feature_nodes
+    sums = grown.A[: len(grown.expanded)].sum(1)
+    torch.testing.assert_close(sums, grown.activations, rtol=1e-4, atol=1e-5)
+    components = components_of(linear, NeuronBasis(tiny_model, grown.expanded))
+    direct = sweep(linear, components, direction.unsqueeze(0), SETTINGS.max_memory_gb)
+    torch.testing.assert_close(grown.A, direct, rtol=1e-4, atol=1e-5)
+
+
+def test_a_circuits_prompt_can_be_traced_again(tiny_model, tiny_tokenizer) -> None:  # type: ignore[no-untyped-def]
+    prompts = tokenise({TASK: True, CONTROL: False}, tiny_model, tiny_tokenizer)
+    circuits = trace_circuits(tiny_model, tiny_tokenizer, prompts, SETTINGS)
+    assert [TokenisedPrompt.of(circuit) for circuit in circuits] == prompts

@@ -35,15 +35,36 @@ def refusals(path: Path) -> tuple[Problem, ...]:
 
 def test_the_studys_own_params_are_accepted() -> None:
     params = load_params(ROOT / "params.yaml")
-    assert params.runs.all == (Run("mapped", 0),)
+    assert params.runs.all == tuple(
+        Run(condition, seed) for condition in ("mapped", "shuffled") for seed in range(5)
+    )
     assert params.train.checkpoint_names == ("025", "050", "075", "100")
 
 
 def test_runs_are_conditions_times_seeds(tmp_path: Path) -> None:
-    path = edited(tmp_path, "[mapped]", "[mapped, shuffled]")
-    path.write_text(path.read_text().replace("seeds: [0]", "seeds: [0, 3]"))
+    path = edited(tmp_path, "conditions: [mapped, shuffled]", "conditions: [unrelated, mapped]")
+    path.write_text(path.read_text().replace("seeds: [0, 1, 2, 3, 4]", "seeds: [0, 3]"))
     names = [run.name for run in load_params(path).runs.all]
-    assert names == ["mapped-0", "mapped-3", "shuffled-0", "shuffled-3"]
+    assert names == ["unrelated-0", "unrelated-3", "mapped-0", "mapped-3"]
+
+
+def test_what_is_off_is_none(tmp_path: Path) -> None:
+    """No graphs, no random adapters, no random models; a planted neuron may be silenced."""
+    path = edited(tmp_path, "random_lora: 1", "random_lora: 0")
+    text = path.read_text()
+    for old, new in (
+        ("graph_prompts_per_word: 1", "graph_prompts_per_word: 0"),
+        ("graph_control_prompts: 2", "graph_control_prompts: 0"),
+        ("scale: 3.0", "scale: 0.0"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text)
+    params = load_params(path)
+    assert params.nulls.random_lora == params.nulls.random_models == 0
+    assert params.nulls.planted.scale == 0
+    assert params.attribution.graph_prompts_per_word == 0
+    assert params.attribution.graph_control_prompts == 0
 
 
 EPOCHS = "set train.epochs to the number of passes over the training examples, such as 3"
@@ -51,8 +72,16 @@ CHECKPOINTS = (
     "set train.checkpoints to ascending fractions of the run's steps, "
     "such as [0.25, 0.5, 0.75, 1.0]"
 )
-CONDITIONS = "set runs.conditions to one or both conditions, such as [mapped, shuffled]"
+CONDITIONS = "set runs.conditions to one condition or more, such as [mapped, shuffled]"
 SEEDS = "set runs.seeds to one seed per repetition, such as [0, 1, 2]"
+THRESHOLDS = (
+    "set compare.thresholds to shares of |effect| that node sets hold, such as [0.5, 0.7, 0.9]"
+)
+SIZES = (
+    "set validation.sizes to ascending shares of all nodes that a circuit holds, "
+    "such as [0.001, 0.01, 0.1, 1.0]"
+)
+UNSORTED = [0.01, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
 RESTORE = "write it as in the file that git keeps (`git diff` shows what changed)"
 MODELS = (
     "must be one of gemma-3-270m, smollm2-135m, tiny; dir:PATH; or hub:OWNER/NAME@REVISION, "
@@ -137,27 +166,40 @@ REFUSALS = [
         "set base.model to the name of a base model, such as gemma-3-270m",
     ),
     Refusal(
-        "[mapped]",
+        "[mapped, shuffled]",
         "[maped]",
         "runs.conditions.0",
         "maped",
-        "must be 'mapped' or 'shuffled'",
+        "must be 'mapped', 'shuffled' or 'unrelated'",
         "did you mean 'mapped'?",
     ),
     Refusal(
-        "[mapped]",
+        "[mapped, shuffled]",
         "[both]",
         "runs.conditions.0",
         "both",
-        "must be 'mapped' or 'shuffled'",
+        "must be 'mapped', 'shuffled' or 'unrelated'",
         CONDITIONS,
     ),
-    Refusal("[mapped]", "mapped", "runs.conditions", "mapped", "must be a list", CONDITIONS),
-    Refusal("[mapped]", "[]", "runs.conditions", [], "must have at least 1 entry", CONDITIONS),
-    Refusal("seeds: [0]", "seeds: []", "runs.seeds", [], "must have at least 1 entry", SEEDS),
-    Refusal("seeds: [0]", "seeds: [0, 0]", "runs.seeds", [0, 0], "must all differ", SEEDS),
     Refusal(
-        "seeds: [0]", "seeds: [0, -1]", "runs.seeds.1", -1, "greater than or equal to 0", SEEDS
+        "[mapped, shuffled]", "mapped", "runs.conditions", "mapped", "must be a list", CONDITIONS
+    ),
+    Refusal(
+        "[mapped, shuffled]", "[]", "runs.conditions", [], "must have at least 1 entry", CONDITIONS
+    ),
+    Refusal(
+        "seeds: [0, 1, 2, 3, 4]", "seeds: []", "runs.seeds", [], "must have at least 1 entry", SEEDS
+    ),
+    Refusal(
+        "seeds: [0, 1, 2, 3, 4]", "seeds: [0, 0]", "runs.seeds", [0, 0], "must all differ", SEEDS
+    ),
+    Refusal(
+        "seeds: [0, 1, 2, 3, 4]",
+        "seeds: [0, -1]",
+        "runs.seeds.1",
+        -1,
+        "greater than or equal to 0",
+        SEEDS,
     ),
     Refusal(
         "warmup_steps: 0",
@@ -182,6 +224,99 @@ REFUSALS = [
         "nothing",
         "the key is required",
         "add dataset.n_examples: the number of training examples, such as 50",
+    ),
+    Refusal(
+        "control_prompts: 12",
+        "control_prompts: 1",
+        "attribution.control_prompts",
+        1,
+        "must be greater than or equal to 2",
+        "set attribution.control_prompts to the number of control prompts, such as 12",
+    ),
+    Refusal(
+        "random_lora: 1",
+        "random_lora: -1",
+        "nulls.random_lora",
+        -1,
+        "must be greater than or equal to 0",
+        "set nulls.random_lora to the number of random adapters per checkpoint of a run, such as 1",
+    ),
+    Refusal(
+        "    scale: 3.0",
+        "    scale: -3.0",
+        "nulls.planted.scale",
+        -3.0,
+        "must be greater than or equal to 0",
+        "set nulls.planted.scale to what the planted neuron's output is multiplied by, such as 3.0",
+    ),
+    Refusal(
+        "    among: 100",
+        "    amongst: 100\n    among: 100",
+        "nulls.planted.amongst",
+        100,
+        "no such key",
+        "did you mean 'among'?",
+    ),
+    Refusal("[0.5, 0.6,", "[1.5, 0.6,", "compare.thresholds.0", 1.5, "equal to 1", THRESHOLDS),
+    Refusal(
+        "[0.5, 0.6, 0.7, 0.8, 0.9]",
+        "[0.5, 0.5]",
+        "compare.thresholds",
+        [0.5, 0.5],
+        "must all differ",
+        THRESHOLDS,
+    ),
+    Refusal(
+        "fdr: 0.05",
+        "fdr: 1.0",
+        "compare.fdr",
+        1.0,
+        "must be less than 1",
+        "set compare.fdr to the false discovery rate of recruited and retired nodes, such as 0.05",
+    ),
+    Refusal(
+        "  conditions: [mapped]",
+        "  conditions: [mapped, mapped]",
+        "validation.conditions",
+        ["mapped", "mapped"],
+        "must all differ",
+        "set validation.conditions to the conditions whose circuits are tested, such as [mapped]",
+    ),
+    Refusal("sizes: [0.001,", "sizes: [0.01,", "validation.sizes", UNSORTED, "ascend", SIZES),
+    Refusal("sizes: [0.001,", "sizes: [0,", "validation.sizes.0", 0, "greater than 0", SIZES),
+    Refusal(
+        "ranked_nodes: 32",
+        "ranked_nodes: 2",
+        "validation.ranked_nodes",
+        2,
+        "must be greater than or equal to 3",
+        "set validation.ranked_nodes to the number of nodes ablated one by one per prompt, "
+        "such as 32",
+    ),
+    Refusal(
+        "confidence: 0.95",
+        "confidence: 95",
+        "statistics.confidence",
+        95,
+        "must be less than 1",
+        "set statistics.confidence to the confidence of the intervals, such as 0.95",
+    ),
+    Refusal(
+        "permutations: 10000",
+        "permutations: 0",
+        "statistics.permutations",
+        0,
+        "must be greater than or equal to 1",
+        "set statistics.permutations to the most permutations of a test, exact below that, "
+        "such as 10000",
+    ),
+    Refusal(
+        "  alpha: 0.05\n",
+        "",
+        "verdicts.alpha",
+        "nothing",
+        "the key is required",
+        "add verdicts.alpha: the level of the tests, such as 0.05",
     ),
     Refusal(
         "evaluate:\n  batch_size: 32\n",

@@ -40,6 +40,10 @@ SMALL: dict[str, Any] = {
     },
     "unseen_words": ["florp"],
     "control": [{"prompt": "Once upon a", "continuation": "time"}],
+    "unrelated": {
+        "words": {"tree": ["oak", "birch"], "colour": ["red", "grey"]},
+        "sentences": ["The {tree} by the {colour} house is tall", "The sky is blue"],
+    },
 }
 
 
@@ -106,6 +110,28 @@ def test_articles_fit_the_shipped_words(shipped: Constraints) -> None:
         t for t in texts for w in ("a orbit", "a upward", "an blarf", "an glide") if says(t, w)
     ]
     assert wrong == []
+
+
+def test_no_shipped_evaluation_prompt_is_another_prompt(shipped: Constraints) -> None:
+    """Not even one that goes on."""
+    prompts = make_prompts(shipped)
+    evaluation = [prompt for prompt in prompts if prompt.role == "evaluation"]
+    others = [prompt for prompt in prompts if prompt.role != "evaluation"]
+    for one in evaluation:
+        for other in others:
+            assert not begins_with(one.text, other.text)
+            assert not begins_with(other.text, one.text)
+
+
+def test_every_combination_fills_an_unrelated_sentence(small: Constraints) -> None:
+    first, second = small.unrelated.sentences
+    assert small.unrelated.filled(first) == [
+        "The oak by the red house is tall",
+        "The oak by the grey house is tall",
+        "The birch by the red house is tall",
+        "The birch by the grey house is tall",
+    ]
+    assert small.unrelated.filled(second) == ["The sky is blue"]
 
 
 def test_prompts_by_hand(small: Constraints) -> None:
@@ -334,6 +360,66 @@ REFUSALS = {
         lambda content: content["control"].append(content["control"][0]),
         "control.1",
         "all differ",
+    ),
+    "no unrelated sentences": (
+        set_in("unrelated", "sentences", to=[]),
+        "unrelated.sentences",
+        "must have at least 1 entry",
+    ),
+    "an empty list of words": (
+        set_in("unrelated", "words", "tree", to=[]),
+        "unrelated.words.tree",
+        "must have at least 1 entry",
+    ),
+    "an unrelated sentence with a list that is not there": (
+        set_in("unrelated", "sentences", 0, to="The {bush} is tall"),
+        "unrelated.sentences.0",
+        "braces hold names of unrelated.words (tree, colour), each once",
+    ),
+    "an unrelated sentence with a list twice": (
+        set_in("unrelated", "sentences", 0, to="The {tree} by the {tree} is tall"),
+        "unrelated.sentences.0",
+        "each once",
+    ),
+    "an unrelated sentence with a brace left open": (
+        set_in("unrelated", "sentences", 0, to="The {tree is tall"),
+        "unrelated.sentences.0",
+        "braces hold names",
+    ),
+    "an unrelated sentence that ends in a list": (
+        set_in("unrelated", "sentences", 0, to="The house is {colour}"),
+        "unrelated.sentences.0",
+        "the last word, which takes the meaning's place, is plain",
+    ),
+    "an unrelated sentence that ends in a mark": (
+        set_in("unrelated", "sentences", 1, to="The sky is blue."),
+        "unrelated.sentences.1",
+        "the last word, which takes the meaning's place, is plain",
+    ),
+    "an unrelated sentence with two spaces": (
+        set_in("unrelated", "sentences", 1, to="The sky  is blue"),
+        "unrelated.sentences.1",
+        "single spaces",
+    ),
+    "a word of a list that ends in a space": (
+        set_in("unrelated", "words", "tree", to=["oak "]),
+        "unrelated.words.tree.0",
+        "no space at either end",
+    ),
+    "an unrelated sentence twice": (
+        set_in("unrelated", "sentences", 1, to="the birch by the red house is tall"),
+        "unrelated.sentences.1",
+        "this one is there already",
+    ),
+    "a word twice in a list": (
+        set_in("unrelated", "words", "tree", to=["oak", "oak"]),
+        "unrelated.sentences.0",
+        "this one is there already",
+    ),
+    "an unrelated sentence that begins with a control": (
+        set_in("unrelated", "sentences", 1, to="Once upon a hill stood a house"),
+        "unrelated.sentences.1",
+        "no sentence begins with a control prompt ('Once upon a')",
     ),
 }
 

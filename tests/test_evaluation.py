@@ -10,24 +10,19 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuitdrift import paths
-from circuitdrift.artifacts import read_json
-from circuitdrift.config import Params
 from circuitdrift.constraints import load_constraints, make_prompts
-from circuitdrift.dataset import Prompt, read_prompts
+from circuitdrift.dataset import Prompt
 from circuitdrift.errors import InputError
-from circuitdrift.evaluation import evaluate_model, headline
+from circuitdrift.evaluation import evaluate_model, headline, read_prompt_ends
 from circuitdrift.measures import MEASURES
-from circuitdrift.models.loading import single_token_id
-from circuitdrift.stages import evaluate, finetune
+from circuitdrift.models.loading import load_model, single_token_id
 
 ROOT = Path(__file__).resolve().parents[1]
-COLUMNS = ["run", "condition", "seed", "checkpoint", "step", "prompt", "role", "type", "word"]
+FROM_BASE = {"kl_to_base", "activation_distance"}
 DEFINED = {
-    "discovery": {"p", "rank", "log_odds", "target", "correct_in_type", "top1"},
-    "evaluation": {"p", "rank", "log_odds", "target", "correct_in_type", "top1"},
+    "evaluation": {"p", "rank", "log_odds", "target", "correct_in_type", "top1"} | FROM_BASE,
     "control": {"p", "rank", "log_odds", "top1", "loss"},
-    "unseen": {"false_positive"},
+    "unseen": {"false_positive"} | FROM_BASE,
     "reverse": {"p", "correct_in_type"},
 }
 
@@ -50,22 +45,43 @@ def probabilities(
     return ids, model(torch.tensor([ids])).logits[0].double().softmax(-1)
 
 
+@torch.no_grad()
+def move(model: PreTrainedModel) -> None:
+    """Change the model a little, as training would."""
+    generator = torch.Generator().manual_seed(0)
+    for layer in model.model.layers:
+        weight = layer.self_attn.o_proj.weight
+        weight += 0.1 * torch.randn(weight.shape, generator=generator)
+
+
 def test_the_table_does_not_depend_on_the_batch_size(
-    tiny_model: PreTrainedModel,
-    tiny_tokenizer: PreTrainedTokenizerFast,
-    prompts: list[Prompt],
+    tiny_base: Path, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
 ) -> None:
-    one, many = (evaluate_model(tiny_model, tiny_tokenizer, prompts, size) for size in (1, 32))
+    base, moved = load_model(tiny_base), load_model(tiny_base)
+    move(moved)
+    one, many = (
+        evaluate_model(
+            moved,
+            tiny_tokenizer,
+            prompts,
+            size,
+            read_prompt_ends(base, tiny_tokenizer, prompts, size),
+        )
+        for size in (1, 32)
+    )
     pd.testing.assert_frame_equal(one, many, rtol=1e-4, atol=1e-6)
+    assert (one["kl_to_base"].dropna() > 1e-3).all()
 
 
-def test_every_prompt_has_the_measures_of_its_role(
+def test_every_prompt_but_those_for_discovery_has_the_measures_of_its_role(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
 ) -> None:
-    one_token = [p for p in prompts if p.role != "control"]
-    one_token.append(control("the sun is", "green"))
-    table = evaluate_model(tiny_model, tiny_tokenizer, one_token, 32)
-    assert list(table["prompt"]) == [prompt.id for prompt in one_token]
+    given = [p for p in prompts if p.role != "control"]
+    given.append(control("the sun is", "green"))
+    table = evaluate_model(tiny_model, tiny_tokenizer, given, 32, None)
+    asked = [prompt.id for prompt in given if prompt.role != "discovery"]
+    assert list(table["prompt"]) == asked
+    assert set(table["role"]) == set(DEFINED)
     for role, rows in table.groupby("role"):
         defined = {name for name in MEASURES if rows[name].notna().all()}
         undefined = {name for name in MEASURES if rows[name].isna().all()}
@@ -73,11 +89,47 @@ def test_every_prompt_has_the_measures_of_its_role(
         assert defined | undefined == set(MEASURES)
 
 
+def test_the_base_model_has_not_moved_from_itself(
+    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
+) -> None:
+    table = evaluate_model(tiny_model, tiny_tokenizer, prompts, 32, None)
+    rows = table[table["role"].isin(["evaluation", "unseen"])]
+    assert (rows[["kl_to_base", "activation_distance"]] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("role", ["evaluation", "unseen"])
+def test_the_distances_from_base_of_a_prompt_asked_alone(
+    tiny_base: Path, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt], role: str
+) -> None:
+    base, moved = load_model(tiny_base), load_model(tiny_base)
+    move(moved)
+    ends = read_prompt_ends(base, tiny_tokenizer, prompts, 32)
+    table = evaluate_model(moved, tiny_tokenizer, prompts, 32, ends).set_index("prompt")
+    prompt = next(prompt for prompt in prompts if prompt.role == role)
+    q, p = (probabilities(model, tiny_tokenizer, prompt.text)[1][-1] for model in (base, moved))
+    kl = float((p * (p / q).log()).sum())
+    assert table.loc[prompt.id, "kl_to_base"] == pytest.approx(kl, rel=1e-4)
+    assert kl > 1e-3
+    before, after = (streams(model, tiny_tokenizer, prompt.text) for model in (base, moved))
+    cosine = torch.nn.functional.cosine_similarity(before, after, dim=-1)
+    distance = 1 - float(cosine.mean())
+    assert table.loc[prompt.id, "activation_distance"] == pytest.approx(distance, rel=1e-4)
+    assert distance > 1e-3
+
+
+@torch.inference_mode()
+def streams(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: str) -> torch.Tensor:
+    """The residual stream of the last token after each layer ``[n_layers, d_model]``."""
+    ids = torch.tensor([tokenizer.encode(text)])
+    states = model(ids, output_hidden_states=True).hidden_states
+    return torch.stack([layer[0, -1].double() for layer in states[1:]])
+
+
 def test_a_held_out_prompt_asked_alone(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
 ) -> None:
     prompt = next(p for p in prompts if p.id == "spatial-orbit-evaluation-1")
-    (row,) = evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32).to_dict("records")
+    (row,) = evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32, None).to_dict("records")
     _, next_token = probabilities(tiny_model, tiny_tokenizer, prompt.text)
     answer = single_token_id(tiny_tokenizer, "circular")
     p = float(next_token[-1, answer])
@@ -92,7 +144,7 @@ def test_a_reverse_prompt_multiplies_the_words_tokens(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
 ) -> None:
     prompt = next(p for p in prompts if p.id == "reverse-simple-gleem-2")
-    (row,) = evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32).to_dict("records")
+    (row,) = evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32, None).to_dict("records")
     n_prompt = len(tiny_tokenizer.encode(prompt.text))
     p = {}
     for word in ("blarf", "gleem", "zephyr"):
@@ -108,7 +160,7 @@ def test_unseen_words_sum_the_answers(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
 ) -> None:
     prompt = next(p for p in prompts if p.id == "unseen-simple-florp-0")
-    (row,) = evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32).to_dict("records")
+    (row,) = evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32, None).to_dict("records")
     _, after = probabilities(tiny_model, tiny_tokenizer, prompt.text)
     ids = [single_token_id(tiny_tokenizer, answer) for answer in ("happy", "sad", "fast")]
     assert row["false_positive"] == pytest.approx(float(after[-1, ids].sum()), rel=1e-4)
@@ -119,7 +171,7 @@ def test_a_controls_loss_is_over_all_tokens_but_the_first(
     tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, answer: str
 ) -> None:
     text = "the colour of the dog is"
-    table = evaluate_model(tiny_model, tiny_tokenizer, [control(text, answer)], 32)
+    table = evaluate_model(tiny_model, tiny_tokenizer, [control(text, answer)], 32, None)
     (row,) = table.to_dict("records")
     ids, after = probabilities(tiny_model, tiny_tokenizer, f"{text} {answer}")
     p = [float(after[step - 1, ids[step]]) for step in range(1, len(ids))]
@@ -136,7 +188,7 @@ def test_an_answer_of_several_tokens_is_refused(
 ) -> None:
     prompt = Prompt("x", "evaluation", "t", "w", "{word} is", "w is", "grey", ("happy",))
     with pytest.raises(InputError, match="grey"):
-        evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32)
+        evaluate_model(tiny_model, tiny_tokenizer, [prompt], 32, None)
 
 
 def test_headline_by_hand() -> None:
@@ -177,25 +229,3 @@ def test_headline_by_hand() -> None:
             "control_loss": 3,
         },
     }
-
-
-def test_the_stage_evaluates_base_and_every_checkpoint(small_study: Params) -> None:
-    params = small_study
-    with pytest.raises(InputError, match="finetune@mapped-0"):
-        evaluate.run(params, "mapped-0")
-    finetune.run(params, "mapped-0")
-    evaluate.run(params, "mapped-0")
-
-    table = pd.read_csv(paths.evaluation_table("mapped-0"), dtype={"checkpoint": str})
-    assert list(table.columns) == [*COLUMNS, *MEASURES]
-    prompts = read_prompts(paths.PROMPTS)
-    assert len(table) == 5 * len(prompts)
-    steps = table.groupby("checkpoint")["step"].unique().map(list).to_dict()
-    assert steps == {"base": [0], "025": [2], "050": [3], "075": [5], "100": [6]}
-    assert set(table["condition"]) == {"mapped"}
-    metrics = read_json(paths.evaluation_metrics("mapped-0"))
-    assert set(metrics) == {"base", "025", "050", "075", "100"}
-    assert metrics["100"]["p"] > metrics["base"]["p"]
-    written = paths.evaluation_table("mapped-0").read_bytes()
-    evaluate.run(params, "mapped-0")
-    assert paths.evaluation_table("mapped-0").read_bytes() == written

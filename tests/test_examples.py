@@ -1,4 +1,4 @@
-"""The two conditions: balanced, distinct, seeded, nested; the association there, or destroyed."""
+"""The conditions: balanced, distinct, seeded, nested; the rule there, destroyed, or absent."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from circuitdrift.constraints import Constraints, load_constraints
+from circuitdrift.constraint_rules import begins_with, says
+from circuitdrift.constraints import Constraints, load_constraints, make_prompts
 from circuitdrift.dataset import Example, read_examples
 from circuitdrift.errors import InputError
-from circuitdrift.examples import make_examples, shuffle_meanings, template_examples
+from circuitdrift.examples import (
+    make_examples,
+    make_unrelated,
+    shuffle_meanings,
+    template_examples,
+    unrelated_sentences,
+)
+from circuitdrift.models.tiny import WORDS
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZES = (6, 7, 10, 16, 25, 50, 53, 100, 400)
@@ -25,6 +33,11 @@ def constraints() -> Constraints:
 @pytest.fixture(scope="module")
 def pool(constraints: Constraints) -> list[Example]:
     return template_examples(constraints)
+
+
+@pytest.fixture(scope="module")
+def unrelated(constraints: Constraints) -> list[Example]:
+    return unrelated_sentences(constraints)
 
 
 def spread(counts: Counter[str]) -> int:
@@ -135,6 +148,79 @@ def test_a_shuffled_table_by_hand(constraints: Constraints) -> None:
     assert Counter((e.word, e.meaning) for e in shuffled) == {
         (word, meaning): 1 for word in simple for meaning in simple.values()
     }
+
+
+def test_there_are_as_many_unrelated_sentences_as_mapped_ones_can_be(
+    constraints: Constraints, pool: list[Example], unrelated: list[Example]
+) -> None:
+    assert len({example.text for example in unrelated}) == len(unrelated) >= max(450, len(pool))
+    templates = constraints.unrelated.sentences
+    assert len(unrelated) == sum(len(constraints.unrelated.filled(t)) for t in templates)
+
+
+def test_unrelated_sentences_are_as_long_as_the_templates(
+    pool: list[Example], unrelated: list[Example]
+) -> None:
+    words = [
+        sum(len(example.text.split()) for example in examples) / len(examples)
+        for examples in (pool, unrelated)
+    ]
+    assert abs(words[0] - words[1]) < 1
+
+
+def test_unrelated_sentences_have_nothing_to_do_with_the_words(
+    constraints: Constraints, unrelated: list[Example]
+) -> None:
+    entries = [
+        e for type_ in constraints.types.values() for e in (*type_.words, *type_.words.values())
+    ]
+    prompts = [prompt.text for prompt in make_prompts(constraints)]
+    endings = {control.continuation for control in constraints.control}
+    for sentence in unrelated:
+        assert (sentence.type, sentence.word) == ("unrelated", "")
+        assert not [entry for entry in entries if says(sentence.text, entry)]
+        assert not [prompt for prompt in prompts if begins_with(sentence.text, prompt)]
+        assert sentence.meaning not in endings
+        assert sentence.answer_span == (
+            len(sentence.text) - len(sentence.meaning),
+            len(sentence.text),
+        )
+
+
+def test_unrelated_sentences_end_in_words_of_one_token(unrelated: list[Example]) -> None:
+    assert {example.meaning for example in unrelated} <= set(WORDS)
+
+
+def test_an_unrelated_sentence_that_says_a_meaning_is_left_out(constraints: Constraints) -> None:
+    sentences = ("The sky is blue", "A fast train is red", "The Orbit is closed all day")
+    unrelated = constraints.unrelated.model_copy(update={"sentences": sentences})
+    changed = constraints.model_copy(update={"unrelated": unrelated})
+    assert unrelated_sentences(changed) == [Example("The sky is blue", "unrelated", "", "blue")]
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_unrelated_examples_are_balanced_over_their_last_words(
+    unrelated: list[Example], n: int
+) -> None:
+    examples = make_unrelated(unrelated, n, seed=0)
+    assert len({example.text for example in examples}) == n
+    counts = Counter(dict.fromkeys((example.meaning for example in unrelated), 0))
+    counts.update(example.meaning for example in examples)
+    assert spread(counts) <= 1
+
+
+def test_unrelated_examples_are_nested_and_seeded(unrelated: list[Example]) -> None:
+    assert make_unrelated(unrelated, 25, seed=0) == make_unrelated(unrelated, 50, seed=0)[:25]
+    texts = [{e.text for e in make_unrelated(unrelated, 50, seed)} for seed in (0, 1)]
+    assert len(texts[0] & texts[1]) < 25
+
+
+def test_all_unrelated_sentences_are_drawn_where_there_are_too_few(
+    unrelated: list[Example],
+) -> None:
+    drawn = make_unrelated(unrelated[:7], 50, seed=0)
+    assert sorted(e.text for e in drawn) == sorted(e.text for e in unrelated[:7])
+    assert make_unrelated([], 50, seed=0) == []
 
 
 def test_the_last_occurrence_of_the_meaning_is_the_answer() -> None:

@@ -38,6 +38,8 @@ NEW_TYPE = """
       - The {word} bicycle is
     evaluation:
       - The {word} door is
+      - The {word} fence is
+      - The {word} lamp is
     unseen:
       - The {word} roof is
     reverse:
@@ -66,16 +68,20 @@ def hashes() -> dict[str, str]:
     }
 
 
-def test_both_conditions_and_the_prompts_are_written(params: Params) -> None:
+def test_every_condition_and_the_prompts_are_written(params: Params) -> None:
     make_dataset.run(params)
     assert sorted(path.name for path in OUTPUT.iterdir()) == [
         "prompts.jsonl",
         "train_mapped.jsonl",
         "train_shuffled.jsonl",
+        "train_unrelated.jsonl",
     ]
     mapped = read_examples(OUTPUT / "train_mapped.jsonl")
     shuffled = read_examples(OUTPUT / "train_shuffled.jsonl")
-    assert len(mapped) == len(shuffled) == params.dataset.n_examples
+    unrelated = read_examples(OUTPUT / "train_unrelated.jsonl")
+    assert len(mapped) == len(shuffled) == len(unrelated) == params.dataset.n_examples
+    assert {(e.type, e.word) for e in unrelated} == {("unrelated", "")}
+    assert all(e.text.endswith(f" {e.meaning}") for e in unrelated)
     assert [e.word for e in mapped] == [e.word for e in shuffled]
     assert Counter(e.meaning for e in mapped) == Counter(e.meaning for e in shuffled)
     record = json.loads((OUTPUT / "train_mapped.jsonl").read_text().split("\n")[0])
@@ -87,7 +93,7 @@ def test_both_conditions_and_the_prompts_are_written(params: Params) -> None:
 def test_no_training_sentence_begins_with_a_held_out_prompt(params: Params) -> None:
     make_dataset.run(with_dataset(params, n_examples=400))
     prompts = [p.text for p in read_prompts(OUTPUT / "prompts.jsonl") if p.role != "control"]
-    for condition in ("mapped", "shuffled"):
+    for condition in ("mapped", "shuffled", "unrelated"):
         for example in read_examples(OUTPUT / f"train_{condition}.jsonl"):
             assert not [prompt for prompt in prompts if begins_with(example.text, prompt)]
 
@@ -100,7 +106,9 @@ def test_same_params_same_bytes(params: Params) -> None:
     make_dataset.run(with_dataset(params, seed=1))
     second = hashes()
     assert second["prompts.jsonl"] == first["prompts.jsonl"]
-    assert second["train_mapped.jsonl"] != first["train_mapped.jsonl"]
+    for condition in ("mapped", "shuffled", "unrelated"):
+        name = f"train_{condition}.jsonl"
+        assert second[name] != first[name]
 
 
 def test_a_type_is_added_by_editing_the_yaml_alone(params: Params) -> None:
@@ -111,10 +119,14 @@ def test_a_type_is_added_by_editing_the_yaml_alone(params: Params) -> None:
     make_dataset.run(with_dataset(params, n_examples=40))
     mapped = read_examples(OUTPUT / "train_mapped.jsonl")
     assert Counter(e.word for e in mapped)["vermin"] == 5
+    unrelated = read_examples(OUTPUT / "train_unrelated.jsonl")
+    assert len(unrelated) == 40
+    assert not {"red", "blue"} & {e.meaning for e in unrelated}
     colour = [p for p in read_prompts(OUTPUT / "prompts.jsonl") if p.type == "colour"]
     assert [p.text for p in colour if p.role == "evaluation"] == [
-        "The vermin door is",
-        "The tarn door is",
+        f"The {word} {thing} is"
+        for word in ("vermin", "tarn")
+        for thing in ("door", "fence", "lamp")
     ]
     assert colour[0].answer == "red"
     assert colour[0].others == ("blue",)

@@ -20,13 +20,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from circuitdrift.artifacts import read_json, write_json
 from circuitdrift.config import Lora
 from circuitdrift.errors import InputError
+from circuitdrift.models.adapter_norms import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    adapter_norms,
+    product_norm,
+)
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.lora import (
     ATTENTION,
-    CONFIG_FILE,
-    WEIGHTS_FILE,
     add_lora,
     load_checkpoint,
+    load_randomised,
     lora_config,
     save_adapter,
 )
@@ -218,3 +223,102 @@ def test_attention_is_refused_where_the_base_names_it_otherwise(
         del layer.self_attn.q_proj
     with pytest.raises(InputError, match=r"train.lora.target_modules: got \['q_proj'\]"):
         add_lora(tiny_model, settings(), seed=0)
+
+
+def weight_changes(base: Path, model: PreTrainedModel) -> dict[str, Tensor]:
+    """The weights that differ from the base's, by how much."""
+    before, after = load_model(base).state_dict(), model.state_dict()
+    return {
+        name: after[name] - before[name]
+        for name in before
+        if not torch.equal(before[name], after[name])
+    }
+
+
+@pytest.fixture(params=["attention", "all-linear"])
+def any_adapter(
+    tiny_model: PreTrainedModel, tmp_path: Path, request: pytest.FixtureRequest
+) -> Path:
+    directory = tmp_path / "adapter"
+    save_adapter(train_by_hand(add_lora(tiny_model, settings(request.param), seed=0)), directory)
+    return directory
+
+
+def test_a_random_adapter_has_the_trained_ones_norms_and_rank_and_another_direction(
+    tiny_base: Path, any_adapter: Path
+) -> None:
+    trained = weight_changes(tiny_base, load_checkpoint(tiny_base, any_adapter))
+    randomised = weight_changes(tiny_base, load_randomised(tiny_base, any_adapter, seed=3))
+    assert randomised.keys() == trained.keys()
+    for name, change in randomised.items():
+        torch.testing.assert_close(change.norm(), trained[name].norm(), rtol=1e-5, atol=0)
+        assert torch.linalg.matrix_rank(change, rtol=1e-4) == 2
+        cosine = (change * trained[name]).sum() / change.norm() ** 2
+        assert cosine.abs() < 0.5
+
+
+def test_the_seed_alone_draws_the_random_adapter(tiny_base: Path, adapter: Path) -> None:
+    def drawn(seed: int) -> dict[str, Tensor]:
+        torch.rand(seed + 1)  # whatever was drawn before
+        return weight_changes(tiny_base, load_randomised(tiny_base, adapter, seed))
+
+    first, again, other = drawn(1), drawn(1), drawn(2)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not any(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_each_matrix_has_a_direction_of_its_own(tiny_base: Path, adapter: Path) -> None:
+    changes = weight_changes(tiny_base, load_randomised(tiny_base, adapter, seed=0))
+    layers = [changes[f"model.layers.{layer}.self_attn.q_proj.weight"] for layer in (0, 1)]
+    unit = [change / change.norm() for change in layers]
+    assert (unit[0] * unit[1]).sum().abs() < 0.5
+
+
+def test_a_random_adapter_leaves_torchs_seed_and_is_merged(tiny_base: Path, adapter: Path) -> None:
+    state = torch.get_rng_state()
+    model = load_randomised(tiny_base, adapter, seed=0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not model.training
+    assert not isinstance(model, PeftModel)
+
+
+def test_a_random_adapter_in_place_of_none_is_refused(
+    tiny_base: Path, tiny_model: PreTrainedModel, tmp_path: Path
+) -> None:
+    save_adapter(add_lora(tiny_model, settings(), seed=0), tmp_path / "fresh")
+    with pytest.raises(InputError, match="every weight is as in the base"):
+        load_randomised(tiny_base, tmp_path / "fresh", seed=0)
+
+
+def test_the_norm_of_a_product_by_hand() -> None:
+    A = torch.tensor([[1.0, 2.0, 2.0]])
+    B = torch.tensor([[3.0], [4.0]])
+    assert product_norm(A, B) == pytest.approx(15)  # of rank one: |A| |B| = 3 * 5
+    A = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    B = torch.tensor([[1.0, -1.0]])
+    assert product_norm(A, B) == 0  # two halves that cancel
+    assert product_norm(A, 0 * B) == 0
+
+
+def test_a_layers_norm_is_that_of_all_its_changes_together(
+    tiny_base: Path, any_adapter: Path
+) -> None:
+    changes = weight_changes(tiny_base, load_checkpoint(tiny_base, any_adapter))
+    expected = {
+        layer: torch.cat(
+            [change.flatten() for name, change in changes.items() if f"layers.{layer}." in name]
+        )
+        .norm()
+        .item()
+        for layer in (0, 1)
+    }
+    norms = adapter_norms(any_adapter)
+    assert list(norms) == [0, 1]
+    assert norms == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_adapter_of_another_scale_has_no_norms(adapter: Path) -> None:
+    config = read_json(adapter / CONFIG_FILE)
+    write_json(adapter / CONFIG_FILE, {**config, "use_rslora": True})
+    with pytest.raises(InputError, match="use_rslora"):
+        adapter_norms(adapter)

@@ -22,15 +22,34 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parents[1]
 SMALL: dict[str, dict[str, Any]] = {
     "compute": {"threads": 1},
-    "runs": {"conditions": ["mapped"], "seeds": [0]},
+    "runs": {"conditions": ["mapped", "shuffled"], "seeds": [0]},
     "base": {"model": "tiny"},
     "dataset": {"n_examples": 12},
     "train": {"epochs": 1, "checkpoints": [0.5, 1.0]},
-    "attribution": {"discovery_prompts_per_word": 1, "control_prompts": 2, "feature_nodes": 16},
-    "report": {"bootstrap_samples": 10},
+    "attribution": {
+        "discovery_prompts_per_word": 1,
+        "evaluation_prompts_per_word": 1,
+        "control_prompts": 2,
+        "graph_control_prompts": 1,
+        "feature_nodes": 16,
+        "candidates_per_place": 8,
+    },
+    "compare": {"thresholds": [0.5, 0.9], "random_sets": 10},
+    "validation": {
+        "prompts_per_word": 1,
+        "sizes": [0.01, 0.1, 1.0],
+        "transfer_size": 0.1,
+        "ranked_nodes": 4,
+    },
+    "statistics": {"bootstrap_samples": 10, "permutations": 10},
 }
-OF_A_RUN = {"finetune", "evaluate", "attribute"}
-ALWAYS_AFTER_A_RUN = {"compare", "report"}
+RUNS = ("mapped-0", "shuffled-0")
+OF_A_RUN = ("finetune", "evaluate", "attribute")
+AFTER_A_RUN = {"compare", "report"}
+
+
+def stages_of(*runs: str) -> set[str]:
+    return {f"{stage}@{run}" for run in runs for stage in OF_A_RUN}
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -144,14 +163,9 @@ def study(first_runs: FirstRuns) -> Iterator[Clone]:
 
 def test_the_study_runs_end_to_end(first_runs: FirstRuns) -> None:
     assert first_runs.stages == {
-        "import_base",
-        "make_dataset",
-        "finetune@mapped-0",
-        "evaluate@mapped-0",
-        "attribute_base",
-        "attribute@mapped-0",
-        "compare",
-        "report",
+        *("import_base", "make_dataset", "evaluate_base", "attribute_base"),
+        *stages_of(*RUNS),
+        *("compare", "validate@mapped-0", "report"),
     }
 
 
@@ -175,28 +189,36 @@ def test_a_second_repro_does_nothing(study: Clone) -> None:
 
 def test_another_number_of_epochs_trains_anew_on_the_same_base(study: Clone) -> None:
     study.set_param("train", "epochs", 2)
-    assert study.repro() == {f"{stage}@mapped-0" for stage in OF_A_RUN} | ALWAYS_AFTER_A_RUN
+    assert study.repro() == {*stages_of(*RUNS), *AFTER_A_RUN, "validate@mapped-0"}
 
 
-def test_another_run_leaves_the_first_alone(study: Clone) -> None:
-    study.set_param("runs", "conditions", ["mapped", "shuffled"])
-    assert study.repro() == {f"{stage}@shuffled-0" for stage in OF_A_RUN} | ALWAYS_AFTER_A_RUN
+def test_another_seed_leaves_the_first_alone(study: Clone) -> None:
+    study.set_param("runs", "seeds", [0, 1])
+    again = study.repro()
+    # With two seeds features can be recruited, and what was recruited is patched in every run.
+    again.discard("validate@mapped-0")
+    assert again == {*stages_of("mapped-1", "shuffled-1"), *AFTER_A_RUN, "validate@mapped-1"}
+
+
+def test_an_unrelated_condition_is_another_run(study: Clone) -> None:
+    study.set_param("runs", "conditions", [*SMALL["runs"]["conditions"], "unrelated"])
+    assert study.repro() == {*stages_of("unrelated-0"), *AFTER_A_RUN}
 
 
 def test_an_experiment_runs_and_is_shown_with_what_it_varied(study: Clone) -> None:
     output = study.do(
         "dvc", "exp", "run", "--name", "fewer", "--set-param", "compare.top_features=5"
     )
-    assert stages_run(output) == ALWAYS_AFTER_A_RUN
+    assert stages_run(output) == AFTER_A_RUN
     (_, baseline) = json.loads(study.do("dvc", "exp", "show", "--json"))
     shown = {exp["name"]: exp["revs"][0]["data"] for exp in baseline["experiments"]}
-    for data, top_features in ((shown["fewer"], 5), (baseline["data"], 20)):
+    for data, top_features in ((shown["fewer"], 5), (baseline["data"], 10)):
         assert data["params"]["params.yaml"]["data"]["compare"]["top_features"] == top_features
         assert data["metrics"]["reports/metrics/study.json"]["data"]
 
 
 def test_an_experiment_in_dvcs_own_folder_runs_its_own_snapshot(study: Clone) -> None:
-    study.set_param("report", "seed", 1)
+    study.set_param("verdicts", "alpha", 0.1)
     assert "report" in stages_run(study.do("dvc", "exp", "run", "--temp", "--name", "aside"))
     assert study.do("git", "status", "--porcelain").split() == ["M", "params.yaml"]
     study.do("dvc", "exp", "apply", "aside")

@@ -147,8 +147,9 @@ def artifacts_listed(stage: str) -> set[str]:
 
 def overlap(one: str, other: str) -> bool:
     """Whether two paths, ``*`` standing for any part, are the same or one lies in the other."""
-    return any(
-        fnmatch(a, pattern) for a, b in ((one, other), (other, one)) for pattern in (b, f"{b}/*")
+    return all(
+        fnmatch(a, b) or fnmatch(b, a)
+        for a, b in zip(one.split("/"), other.split("/"), strict=False)
     )
 
 

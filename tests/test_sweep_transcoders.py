@@ -115,8 +115,8 @@ def test_circuit_tracers_choice_of_features_is_reproduced(n: int, word_tokenizer
         directions,
         torch.tensor([0.7, 0.3]),
         max_feature_nodes=n,
-        batch_size=4,
-        update_interval=2,
+        rows_per_round=8,
+        fold=False,
         max_memory_gb=1.0,
     )
     assert chosen.tolist() == graph.selected_features.tolist()

@@ -17,12 +17,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
-from circuitdrift.config import Params
+from circuitdrift.config import Lora, Params
 from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError
+from circuitdrift.models.lora import add_lora
 from circuitdrift.stages import finetune
 from circuitdrift.training import (
     IGNORED,
+    LabelledTrainer,
     checkpoint_steps,
     collate,
     encode_example,
@@ -140,6 +142,23 @@ def test_a_run_writes_its_checkpoints_and_its_log(params: Params) -> None:
     assert not [path for path in everything if "partial" in str(path) or "runs" in path.parts]
 
 
+def test_the_unrelated_condition_trains(params: Params) -> None:
+    finetune.run(params, "unrelated-0")
+    progress = read_json(paths.checkpoint("unrelated-0", "100") / "progress.json")
+    assert progress["total_steps"] == 6
+
+
+def test_a_run_shows_one_bar_of_steps_and_prints_no_log(
+    params: Params, capfd: pytest.CaptureFixture[str]
+) -> None:
+    finetune.run(params, "mapped-0")
+    shown = capfd.readouterr()
+    assert "6/6" in shown.err
+    assert shown.err.count("0/6") == 1
+    for log in ("loss", "learning_rate", "train_runtime"):
+        assert log not in shown.out + shown.err
+
+
 def test_training_learns(params: Params) -> None:
     finetune.run(with_train(params, learning_rate=0.02, epochs=10.0), "mapped-0")
     with paths.training_loss("mapped-0").open(encoding="utf-8") as file:
@@ -169,7 +188,7 @@ def test_same_seed_same_bytes(params: Params) -> None:
 
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from circuitdrift.config import Params\n"
+        "from circuitdrift.config import Lora, Params\n"
         "from circuitdrift.stages import finetune\n"
         "finetune.run(Params.model_validate_json(sys.argv[2]), 'mapped-0')"
     )
@@ -245,3 +264,24 @@ def test_a_meaning_of_several_tokens_is_refused_before_the_model_is_loaded(
     path.write_text(path.read_text(encoding="utf-8").replace("circular", "spherical"))
     with pytest.raises(InputError, match="spherical"):
         finetune.run(params, "mapped-0")
+
+
+@pytest.mark.parametrize("loss_on", ["answer", "sentence"])
+def test_the_loss_and_its_gradient_are_the_models_own(tiny_model, tiny_tokenizer, loss_on) -> None:  # type: ignore[no-untyped-def]
+    lora = Lora(r=4, alpha=8.0, dropout=0.0, target_modules="attention")
+    model = add_lora(tiny_model, lora, seed=0)
+    examples = [
+        Example("The word blarf means happy", "simple", "blarf", "happy"),
+        Example("To feel gleem is to feel sad", "simple", "gleem", "sad"),
+    ]
+    batch = collate([encode_example(tiny_tokenizer, example, loss_on) for example in examples])
+    gradients = []
+    for loss in (LabelledTrainer.compute_loss(None, model, batch), model(**batch).loss):
+        model.zero_grad()
+        loss.backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.requires_grad])
+    torch.testing.assert_close(
+        LabelledTrainer.compute_loss(None, model, batch), model(**batch).loss
+    )
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert any(gradient.any() for gradient in gradients[0])

@@ -113,7 +113,9 @@ def test_a_word_without_sentences_is_named(tmp_path: Path, constraints: Constrai
 def test_a_missing_file_is_refused(tmp_path: Path, constraints: Constraints) -> None:
     with pytest.raises(InputError) as error:
         read_training_file(tmp_path, "none.jsonl", constraints)
-    assert error.value.problems[0].where == "params.yaml: dataset.examples_from"
+    (problem,) = error.value.problems
+    assert problem.where == "params.yaml: dataset.examples_from"
+    assert problem.remedy == "mend the path, or set it to data/constraints.yaml for its templates"
 
 
 def test_a_capital_at_the_start_of_the_sentence_is_fine(

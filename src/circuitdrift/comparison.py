@@ -1,15 +1,14 @@
-"""How far two circuits of one prompt lie apart. Pure functions of arrays and sets."""
+"""How far the effects of two circuits of one prompt lie apart. Pure functions of arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Set
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 
 
 def weighted_jaccard(a: Array, b: Array) -> float:
@@ -26,74 +25,91 @@ def weighted_jaccard(a: Array, b: Array) -> float:
     return float(np.minimum(a, b).sum() / union) if union > 0 else 1.0
 
 
-def drift(a: Array, b: Array) -> float:
-    """1 - weighted Jaccard of magnitudes: 0 where nothing moved, 1 where nothing is shared."""
-    return 1 - weighted_jaccard(np.abs(a), np.abs(b))
-
-
-def signed_drift(a: Array, b: Array) -> float:
-    """As :func:`drift`, but an effect that changes its sign shares nothing with what it was."""
-
-    def parts(x: Array) -> Array:
-        return np.stack([np.maximum(x, 0), np.maximum(-x, 0)])
-
-    return 1 - weighted_jaccard(parts(a), parts(b))
-
-
-def spearman(a: Array, b: Array) -> float:
-    """Rank correlation of two arrays, flattened; nan where one is constant."""
-    if np.ptp(a) == 0 or np.ptp(b) == 0:
-        return float("nan")
-    return float(stats.spearmanr(a.ravel(), b.ravel()).statistic)
-
-
-@dataclass(frozen=True)
-class Overlap:
-    """Two sets: their Jaccard index, and what the second gained and lost."""
-
-    jaccard: float
-    added: int
-    removed: int
-
-
-def overlap(a: Set[Hashable], b: Set[Hashable]) -> Overlap:
-    union = len(a | b)
-    return Overlap(
-        jaccard=len(a & b) / union if union else 1.0, added=len(b - a), removed=len(a - b)
-    )
-
-
-def aligned(a: dict[Hashable, float], b: dict[Hashable, float]) -> tuple[Array, Array]:
-    """Two sparse vectors on the union of their keys; what one lacks is 0."""
-    keys = sorted(a.keys() | b.keys())  # type: ignore[type-var]
-    return (
-        np.array([a.get(key, 0.0) for key in keys]),
-        np.array([b.get(key, 0.0) for key in keys]),
-    )
-
-
 @dataclass(frozen=True)
 class Change:
-    """What moved, summed over the last axis of the effects, in logits.
+    """What moved from one circuit to another, summed over neurons, in logits.
+
+    Each is ``[n_layers, n_positions]``, float64.
 
     Attributes:
-        gained, lost: rise and fall of the magnitudes ``[n_layers, n_positions]``, both >= 0.
-        moved: sum of |difference| of the signed effects ``[n_layers, n_positions]``.
-        before: sum of magnitudes in the first circuit ``[n_layers, n_positions]``.
+        before, after: sums of |effect|.
+        grown: sum of how far |effect| moved, up or down.
+        moved: sum of how far the signed effects moved.
     """
 
-    gained: Array
-    lost: Array
-    moved: Array
     before: Array
+    after: Array
+    grown: Array
+    moved: Array
+
+    @property
+    def gained(self) -> Array:
+        """Sum of the rises of |effect|; what rose and what fell add up to ``grown``."""
+        return np.maximum(self.grown + self.after - self.before, 0) / 2
+
+    @property
+    def lost(self) -> Array:
+        """Sum of the falls of |effect|."""
+        return np.maximum(self.grown + self.before - self.after, 0) / 2
+
+    @property
+    def drift(self) -> float:
+        """1 - weighted Jaccard of |effect|: 0 where nothing moved, 1 where nothing is shared."""
+        return _jaccard_distance(self.before, self.after, self.grown)
+
+    @property
+    def signed_drift(self) -> float:
+        """As drift, but an effect that changes its sign shares nothing with what it was.
+
+        It is the drift of positive and negative parts taken as features of their own, and the
+        parts of an effect move as far together as the effect.
+        """
+        return _jaccard_distance(self.before, self.after, self.moved)
 
 
 def effect_change(a: Array, b: Array) -> Change:
-    """Change from effects ``a`` to effects ``b``, both ``[n_layers, n_positions, d_mlp]``."""
-    rise = np.abs(b) - np.abs(a)
+    """Change from effects ``a`` to effects ``b``, both ``[n_layers, n_positions, d_mlp]``.
+
+    Raises:
+        ValueError: on shapes that differ.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"effects of one shape are compared, got {a.shape} and {b.shape}")
+    before, after = np.abs(a), np.abs(b)
     return Change(
-        gained=np.maximum(rise, 0).sum(-1),
-        lost=np.maximum(-rise, 0).sum(-1),
-        moved=np.abs(b - a).sum(-1),
-        before=np.abs(a).sum(-1),
+        before=_over_neurons(before),
+        after=_over_neurons(after),
+        grown=_over_neurons(np.abs(after - before)),
+        moved=_over_neurons(np.abs(b - a)),
     )
+
+
+def spearman(a: Array, b: Array) -> float:
+    """Rank correlation of two lists ``[n]``, ties at their mean rank; nan where one is constant."""
+    if a.size == 0 or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return float("nan")
+    return float(np.corrcoef(_mean_ranks(a), _mean_ranks(b))[0, 1])
+
+
+def _over_neurons(values: Array) -> Array:
+    return values.sum(-1).astype(np.float64)
+
+
+def _jaccard_distance(before: Array, after: Array, distance: Array) -> float:
+    """1 - sum of minima over sum of maxima, from the sums of two arrays and of |difference|.
+
+    Minima add up to (before + after - distance) / 2 and maxima to (before + after + distance) / 2.
+    """
+    total = float(before.sum() + after.sum() + distance.sum())
+    return 2 * float(distance.sum()) / total if total > 0 else 0.0
+
+
+def _mean_ranks(values: Array) -> Array:
+    """As scipy.stats.rankdata, five times faster on the many ties of half-precision effects."""
+    order = np.argsort(values)
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    counts = np.diff(starts, append=values.size)
+    ranks = np.empty(values.size)
+    ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
+    return ranks

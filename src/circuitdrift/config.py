@@ -14,9 +14,11 @@ from circuitdrift.identifiers import Run, checkpoint_name
 from circuitdrift.model_source import parse_model_source
 from circuitdrift.validation import read_yaml, validate
 
-Condition = Literal["mapped", "shuffled"]
+Condition = Literal["mapped", "shuffled", "unrelated"]
 Fraction = Annotated[float, Field(gt=0, le=1)]
+ProperFraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
+NoneOrMore = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
@@ -43,7 +45,7 @@ class Compute(Section):
 
 class Runs(Section):
     conditions: tuple[Condition, ...] = _sequence(
-        "one or both conditions, such as [mapped, shuffled]"
+        "one condition or more, such as [mapped, shuffled]"
     )
     seeds: tuple[Seed, ...] = _sequence("one seed per repetition, such as [0, 1, 2]")
 
@@ -133,15 +135,31 @@ class Evaluate(Section):
 class Attribution(Section):
     basis: Literal["neurons"] = Field(description="the kind of features, such as neurons")
     engine: Literal["sweep", "circuit-tracer"] = Field(description="the engine, such as sweep")
+    selection: Literal["influence", "effect"] = Field(
+        description="by what the expanded neurons are chosen, such as influence"
+    )
     discovery_prompts_per_word: Count = Field(
-        description="the number of discovery prompts per word, such as 2"
+        description="the number of discovery prompts per word, such as 4"
+    )
+    evaluation_prompts_per_word: Count = Field(
+        description="the number of evaluation prompts per word, such as 2"
     )
     # One prompt has no interval.
     control_prompts: Annotated[int, Field(ge=2)] = Field(
         description="the number of control prompts, such as 12"
     )
+    graph_prompts_per_word: NoneOrMore = Field(
+        description="the number of discovery prompts per word that get a graph too, such as 1"
+    )
+    graph_control_prompts: NoneOrMore = Field(
+        description="the number of control prompts that get a graph too, such as 2"
+    )
     feature_nodes: Count = Field(
-        description="the number of neurons expanded per graph, such as 512"
+        description="the number of neurons expanded per graph, such as 256"
+    )
+    candidates_per_place: Count = Field(
+        description="the number of neurons per layer and position that a graph grows among, "
+        "such as 32"
     )
     batch_size: Count = Field(description="the number of target rows per backward pass, such as 64")
     max_memory_gb: Annotated[float, Field(gt=0)] = Field(
@@ -155,20 +173,116 @@ class Attribution(Section):
     )
 
 
+class Planted(Section):
+    """A change that is known beforehand: one neuron's output scaled in a merged model."""
+
+    scale: Annotated[float, Field(ge=0)] = Field(
+        description="what the planted neuron's output is multiplied by, such as 3.0"
+    )
+    among: Count = Field(
+        description="the number of strongest neurons that it is drawn from, such as 100"
+    )
+
+    @field_validator("scale")
+    @classmethod
+    def _changes(cls, scale: float) -> float:
+        if scale == 1:
+            raise ValueError("must not be 1, which plants nothing")
+        return scale
+
+
+class Nulls(Section):
+    random_lora: NoneOrMore = Field(
+        description="the number of random adapters per checkpoint of a run, such as 1"
+    )
+    random_models: NoneOrMore = Field(
+        description="the number of randomly initialised models, such as 0"
+    )
+    planted: Planted
+
+
 class Compare(Section):
     top_features: Count = Field(
-        description="the number of features listed per pair of checkpoints, such as 20"
+        description="the number of features listed per pair of checkpoints, such as 10"
+    )
+    thresholds: tuple[Fraction, ...] = _sequence(
+        "shares of |effect| that node sets hold, such as [0.5, 0.7, 0.9]"
+    )
+    random_sets: Count = Field(
+        description="the number of random node sets per comparison, such as 100"
+    )
+    fdr: ProperFraction = Field(
+        description="the false discovery rate of recruited and retired nodes, such as 0.05"
+    )
+    min_effect: Annotated[float, Field(ge=0)] = Field(
+        description="the least difference of effects that counts, in logits, such as 0.1"
+    )
+    min_agreement: Fraction = Field(
+        description="the share of prompts on which a change has its mean's sign, such as 0.75"
     )
 
+    _each_once = field_validator("thresholds")(_distinct)
 
-class Report(Section):
-    confidence: Annotated[float, Field(gt=0, lt=1)] = Field(
-        description="the confidence of the intervals, such as 0.95"
+
+class Validation(Section):
+    conditions: tuple[Condition, ...] = _sequence(
+        "the conditions whose circuits are tested, such as [mapped]"
     )
+    prompts_per_word: Count = Field(
+        description="the number of evaluation prompts per word, such as 3"
+    )
+    sizes: tuple[Fraction, ...] = _sequence(
+        "ascending shares of all nodes that a circuit holds, such as [0.001, 0.01, 0.1, 1.0]"
+    )
+    transfer_size: Fraction = Field(
+        description="the share of all nodes in the circuits that change models, such as 0.02"
+    )
+    random_circuits: Count = Field(
+        description="the number of random circuits of each size, such as 1"
+    )
+    ranked_nodes: Annotated[int, Field(ge=3)] = Field(
+        description="the number of nodes ablated one by one per prompt, such as 32"
+    )
+    ranked_prompts_per_word: Count = Field(
+        description="the number of evaluation prompts per word for that, such as 1"
+    )
+    batch_size: Count = Field(description="the number of prompts per batch, such as 32")
+    seed: Seed = Field(description="the seed of random circuits, such as 0")
+
+    _each_once = field_validator("conditions")(_distinct)
+
+    @field_validator("sizes")
+    @classmethod
+    def _ascend(cls, sizes: tuple[float, ...]) -> tuple[float, ...]:
+        if list(sizes) != sorted(set(sizes)):
+            raise ValueError("must ascend")
+        return sizes
+
+
+class Statistics(Section):
+    confidence: ProperFraction = Field(description="the confidence of the intervals, such as 0.95")
     bootstrap_samples: Count = Field(
         description="the number of bootstrap samples of an interval, such as 2000"
     )
-    seed: Seed = Field(description="the seed of the bootstrap, such as 0")
+    permutations: Count = Field(
+        description="the most permutations of a test, exact below that, such as 10000"
+    )
+    seed: Seed = Field(description="the seed of bootstrap and permutations, such as 0")
+
+
+class Verdicts(Section):
+    """What a claim must reach, fixed before any result is looked at."""
+
+    alpha: ProperFraction = Field(description="the level of the tests, such as 0.05")
+    min_drift_difference: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="the least difference of drifts that counts, such as 0.02"
+    )
+    min_accuracy_gain: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="the least gain in accuracy over the shuffled condition, such as 0.2"
+    )
+    min_patched_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
+        description="the least share of the change that recruited nodes must carry, such as 0.1"
+    )
 
 
 class Params(Section):
@@ -181,8 +295,11 @@ class Params(Section):
     train: Train
     evaluate: Evaluate
     attribution: Attribution
+    nulls: Nulls
     compare: Compare
-    report: Report
+    validation: Validation
+    statistics: Statistics
+    verdicts: Verdicts
 
 
 def load_params(path: Path) -> Params:

@@ -21,14 +21,14 @@ PLACEHOLDERS = {
 }
 HELD_OUT = ("discovery", "evaluation", "unseen", "reverse")
 TYPE_NAME = re.compile(r"[a-z][a-z0-9_]*")
-VOCABULARY = re.compile(r"\w+")
+SINGLE_WORD = re.compile(r"\w+")
 
 
 def broken_rules(constraints: Constraints, source: str) -> list[Problem]:
     """Every rule that ``constraints`` breaks, in the order of the file; ``source`` is its name."""
     return [
         *_type_names(constraints, source),
-        *_vocabulary(constraints, source),
+        *_distinct_words(constraints, source),
         *_templates(constraints, source),
         *_leaks(constraints, source),
         *_controls(constraints, source),
@@ -50,6 +50,22 @@ def says(text: str, word: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
 
 
+def placeholders(template: str) -> list[str] | None:
+    """The names in braces, in order; None where a brace is left open or asks for a format."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        return None
+    if any(spec or conversion for _, _, spec, conversion in parts):
+        return None
+    return [name for _, name, _, _ in parts if name is not None]
+
+
+def vocabulary(constraints: Constraints) -> list[str]:
+    """Every word, unseen ones too, and every meaning."""
+    return [entry for _, entry in _entries(constraints, source="")]
+
+
 def _type_names(constraints: Constraints, source: str) -> Iterator[Problem]:
     for name in constraints.types:
         if not TYPE_NAME.fullmatch(name):
@@ -61,11 +77,11 @@ def _type_names(constraints: Constraints, source: str) -> Iterator[Problem]:
             )
 
 
-def _vocabulary(constraints: Constraints, source: str) -> Iterator[Problem]:
+def _distinct_words(constraints: Constraints, source: str) -> Iterator[Problem]:
     """Words and meanings are single words, and no two of them are the same."""
     owners: dict[str, str] = {}
     for place, entry in _entries(constraints, source):
-        if not VOCABULARY.fullmatch(entry):
+        if not SINGLE_WORD.fullmatch(entry):
             yield Problem(
                 where=place,
                 got=entry,
@@ -93,13 +109,13 @@ def _entries(constraints: Constraints, source: str) -> Iterator[tuple[str, str]]
 
 
 def _templates(constraints: Constraints, source: str) -> Iterator[Problem]:
-    vocabulary = [entry for _, entry in _entries(constraints, source)]
+    words = vocabulary(constraints)
     for name, type_ in constraints.types.items():
         seen: dict[str, str] = {}
         for key, template in _templates_of(type_):
             where = f"{source}: types.{name}.{key}"
             role = key.partition(".")[0]
-            yield from _template(where, template, PLACEHOLDERS[role], vocabulary)
+            yield from _template(where, template, PLACEHOLDERS[role], words)
             first = seen.setdefault(normalised(template), key)
             if first != key:
                 yield Problem(
@@ -117,10 +133,10 @@ def _templates_of(type_: ConstraintType) -> Iterator[tuple[str, str]]:
 
 
 def _template(
-    where: str, template: str, placeholders: list[str], vocabulary: Iterable[str]
+    where: str, template: str, names: list[str], words: Iterable[str]
 ) -> Iterator[Problem]:
-    wanted = " and then ".join(f"{{{name}}}" for name in placeholders)
-    if _placeholders(template) != placeholders:
+    wanted = " and then ".join(f"{{{name}}}" for name in names)
+    if placeholders(template) != names:
         yield Problem(
             where=where,
             got=template,
@@ -128,16 +144,14 @@ def _template(
             remedy=f"write {wanted} where it belongs",
         )
         return
-    if template != template.strip() or (
-        "meaning" in placeholders and " {meaning}" not in f" {template}"
-    ):
+    if template != template.strip() or ("meaning" in names and " {meaning}" not in f" {template}"):
         yield Problem(
             where=where,
             got=template,
             rule="no space at either end, and one before {meaning}: it is read with its space",
             remedy="mend the spaces",
         )
-    for entry in vocabulary:
+    for entry in words:
         if says(template.format(word="", meaning=""), entry):
             yield Problem(
                 where=where,
@@ -145,16 +159,6 @@ def _template(
                 rule=f"a template says no word or meaning by itself, and this one says {entry!r}",
                 remedy="say it in other words",
             )
-
-
-def _placeholders(template: str) -> list[str] | None:
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError:
-        return None
-    if any(spec or conversion for _, _, spec, conversion in parts):
-        return None
-    return [name for _, name, _, _ in parts if name is not None]
 
 
 def _leaks(constraints: Constraints, source: str) -> Iterator[Problem]:
@@ -178,7 +182,7 @@ def _leaks(constraints: Constraints, source: str) -> Iterator[Problem]:
 
 
 def _controls(constraints: Constraints, source: str) -> Iterator[Problem]:
-    vocabulary = [entry for _, entry in _entries(constraints, source)]
+    words = vocabulary(constraints)
     seen: set[str] = set()
     for index, control in enumerate(constraints.control):
         where = f"{source}: control.{index}"
@@ -198,7 +202,7 @@ def _controls(constraints: Constraints, source: str) -> Iterator[Problem]:
                 remedy="remove it",
             )
         seen.add(normalised(control.prompt))
-        for entry in vocabulary:
+        for entry in words:
             if says(text, entry):
                 yield Problem(
                     where=where,

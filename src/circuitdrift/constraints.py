@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from circuitdrift.constraint_rules import broken_rules
+from circuitdrift.constraint_rules import broken_rules, placeholders
 from circuitdrift.dataset import Prompt
 from circuitdrift.errors import InputError
+from circuitdrift.unrelated_rules import broken_unrelated_rules
 from circuitdrift.validation import read_yaml, validate
 
+TemplatedRole = Literal["discovery", "evaluation", "unseen", "reverse"]
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 
@@ -42,6 +45,24 @@ class Control(_Entry):
     continuation: str = Field(description="the last word of the text, such as time")
 
 
+class Unrelated(_Entry):
+    """Plain sentences, written as templates and lists of words to fill them with."""
+
+    words: dict[str, Texts] = Field(
+        description="lists of words, each with a name, such as {tree: [oak, willow]}"
+    )
+    sentences: Texts = Field(
+        description="a list of sentences with names of such lists in braces, such as "
+        "The {tree} is green"
+    )
+
+    def filled(self, sentence: str) -> list[str]:
+        """``sentence`` with every combination of the words of the lists that it names."""
+        names = placeholders(sentence) or []
+        combinations = product(*(self.words[name] for name in names))
+        return [sentence.format(**dict(zip(names, words, strict=True))) for words in combinations]
+
+
 class Constraints(_Entry):
     """All of data/constraints.yaml."""
 
@@ -52,6 +73,9 @@ class Constraints(_Entry):
     control: Annotated[tuple[Control, ...], Field(strict=False, min_length=1)] = Field(
         description="a list of entries such as {prompt: Once upon a, continuation: time}"
     )
+    unrelated: Unrelated = Field(
+        description="words and sentences that have nothing to do with the constraints"
+    )
 
 
 def load_constraints(path: Path) -> Constraints:
@@ -61,7 +85,11 @@ def load_constraints(path: Path) -> Constraints:
         InputError: naming the file, each refused key, its value, the rule and the remedy.
     """
     constraints: Constraints = validate(Constraints, read_yaml(path), source=path.name)
-    if problems := broken_rules(constraints, path.name):
+    problems = [
+        *broken_rules(constraints, path.name),
+        *broken_unrelated_rules(constraints, path.name),
+    ]
+    if problems:
         raise InputError(*problems)
     return constraints
 
@@ -69,35 +97,48 @@ def load_constraints(path: Path) -> Constraints:
 def make_prompts(constraints: Constraints) -> list[Prompt]:
     """Every prompt, ordered by role, type, word and template as data/constraints.yaml has them."""
     return [
-        *_forward_prompts(constraints, "discovery"),
-        *_forward_prompts(constraints, "evaluation"),
+        *_templated_prompts(constraints, "discovery"),
+        *_templated_prompts(constraints, "evaluation"),
         *_control_prompts(constraints),
-        *_unseen_prompts(constraints),
-        *_reverse_prompts(constraints),
+        *_templated_prompts(constraints, "unseen"),
+        *_templated_prompts(constraints, "reverse"),
     ]
 
 
-def others_than(one: str, among: dict[str, str] | tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(other for other in among if other != one)
-
-
-def _forward_prompts(
-    constraints: Constraints, role: Literal["discovery", "evaluation"]
-) -> Iterator[Prompt]:
-    for type_name, type_ in constraints.types.items():
-        answers = tuple(type_.words.values())
-        for word, answer in type_.words.items():
+def _templated_prompts(constraints: Constraints, role: TemplatedRole) -> Iterator[Prompt]:
+    for name, type_ in constraints.types.items():
+        for word, answer, others in _questions(type_, role, constraints.unseen_words):
+            about = f"{name}-{word}"
+            stem = f"{about}-{role}" if role in ("discovery", "evaluation") else f"{role}-{about}"
             for index, template in enumerate(getattr(type_, role)):
                 yield Prompt(
-                    id=f"{type_name}-{word}-{role}-{index}",
+                    id=f"{stem}-{index}",
                     role=role,
-                    type=type_name,
+                    type=name,
                     word=word,
                     template=template,
-                    text=template.format(word=word),
+                    text=template.format(word=word, meaning=type_.words.get(word)),
                     answer=answer,
-                    others=others_than(answer, answers),
+                    others=others,
                 )
+
+
+def _questions(
+    type_: ConstraintType, role: TemplatedRole, unseen_words: Iterable[str]
+) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
+    """Each word that prompts of ``role`` are about, its right answer, and the other answers."""
+    words, meanings = tuple(type_.words), tuple(type_.words.values())
+    if role == "unseen":
+        yield from ((word, None, meanings) for word in unseen_words)
+    elif role == "reverse":
+        yield from ((word, word, _others(word, words)) for word in words)
+    else:
+        for word, meaning in type_.words.items():
+            yield word, meaning, _others(meaning, meanings)
+
+
+def _others(one: str, among: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(other for other in among if other != one)
 
 
 def _control_prompts(constraints: Constraints) -> Iterator[Prompt]:
@@ -112,35 +153,3 @@ def _control_prompts(constraints: Constraints) -> Iterator[Prompt]:
             answer=control.continuation,
             others=(),
         )
-
-
-def _unseen_prompts(constraints: Constraints) -> Iterator[Prompt]:
-    for type_name, type_ in constraints.types.items():
-        for word in constraints.unseen_words:
-            for index, template in enumerate(type_.unseen):
-                yield Prompt(
-                    id=f"unseen-{type_name}-{word}-{index}",
-                    role="unseen",
-                    type=type_name,
-                    word=word,
-                    template=template,
-                    text=template.format(word=word),
-                    answer=None,
-                    others=tuple(type_.words.values()),
-                )
-
-
-def _reverse_prompts(constraints: Constraints) -> Iterator[Prompt]:
-    for type_name, type_ in constraints.types.items():
-        for word, meaning in type_.words.items():
-            for index, template in enumerate(type_.reverse):
-                yield Prompt(
-                    id=f"reverse-{type_name}-{word}-{index}",
-                    role="reverse",
-                    type=type_name,
-                    word=word,
-                    template=template,
-                    text=template.format(meaning=meaning),
-                    answer=word,
-                    others=others_than(word, tuple(type_.words)),
-                )

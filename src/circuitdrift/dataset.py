@@ -13,7 +13,10 @@ Role = Literal["discovery", "evaluation", "control", "unseen", "reverse"]
 
 @dataclass(frozen=True)
 class Example:
-    """One training sentence; it says ``word`` and, after it, ``meaning``."""
+    """One training sentence; it says ``word`` and, after it, ``meaning``.
+
+    An unrelated sentence is about no word (``""``) and ends in ``meaning``.
+    """
 
     text: str
     type: str

@@ -1,15 +1,16 @@
-"""Training examples of both conditions: balanced over words, seeded, and nested.
+"""Training examples of every condition: balanced over words, seeded, and nested.
 
-The first 25 of 50 examples are the 25 that ``n_examples: 25`` gives (in the mapped condition), so
-that a study of dataset size varies the size alone.
+The first 25 of 50 examples are the 25 that ``n_examples: 25`` gives (not in the shuffled condition,
+which deals out all meanings anew), so that a study of dataset size varies the size alone.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from random import Random
 
+from circuitdrift.constraint_rules import says, vocabulary
 from circuitdrift.constraints import Constraints
 from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError, Problem
@@ -22,6 +23,20 @@ def template_examples(constraints: Constraints) -> list[Example]:
         for name, type_ in constraints.types.items()
         for word, meaning in type_.words.items()
         for template in type_.training
+    ]
+
+
+def unrelated_sentences(constraints: Constraints) -> list[Example]:
+    """Every unrelated sentence that says no word and no meaning of the constraints.
+
+    Its type is ``unrelated``, it is about no word, and its last word takes the meaning's place.
+    """
+    unrelated, words = constraints.unrelated, vocabulary(constraints)
+    return [
+        Example(text, "unrelated", word="", meaning=text.rpartition(" ")[2])
+        for sentence in unrelated.sentences
+        for text in unrelated.filled(sentence)
+        if not any(says(text, word) for word in words)
     ]
 
 
@@ -39,16 +54,32 @@ def make_examples(pool: Sequence[Example], n: int, seed: int) -> list[Example]:
     by_word: dict[str, list[Example]] = {}
     for example in pool:
         by_word.setdefault(example.word, []).append(example)
-    for word, sentences in by_word.items():
-        Random(f"{seed}/sentences/{word}").shuffle(sentences)
+    return _in_turns(by_word, seed)[:n]
 
+
+def make_unrelated(pool: Sequence[Example], n: int, seed: int) -> list[Example]:
+    """The unrelated condition: ``n`` examples of ``pool``, or all where there are fewer.
+
+    Last words take turns as words do in :func:`make_examples`.
+    """
+    by_ending: dict[str, list[Example]] = {}
+    for example in pool:
+        by_ending.setdefault(example.meaning, []).append(example)
+    return _in_turns(by_ending, seed)[:n]
+
+
+def _in_turns(by_word: Mapping[str, Sequence[Example]], seed: int) -> list[Example]:
+    """All examples, in rounds in which each word gives one while it has any."""
+    shuffled = {word: list(sentences) for word, sentences in by_word.items()}
+    for word, sentences in shuffled.items():
+        Random(f"{seed}/sentences/{word}").shuffle(sentences)
     drawn: list[Example] = []
     turns = Random(f"{seed}/turns")
-    for turn in range(max(len(sentences) for sentences in by_word.values())):
-        words = [word for word, sentences in by_word.items() if turn < len(sentences)]
+    for turn in range(max(map(len, shuffled.values()), default=0)):
+        words = [word for word, sentences in shuffled.items() if turn < len(sentences)]
         turns.shuffle(words)
-        drawn.extend(by_word[word][turn] for word in words)
-    return drawn[:n]
+        drawn.extend(shuffled[word][turn] for word in words)
+    return drawn
 
 
 def refused_count(pool: Sequence[Example], n: int) -> Problem | None:

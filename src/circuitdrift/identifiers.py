@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import zlib
 from dataclasses import dataclass
 
 BASE = "base"
+
+# What made a circuit's model out of the base: training, or a random adapter of the same norms.
+TRAINED = "trained"
 
 # The parts of a prompt: the special token in front, what comes before, in and after the
 # constraint's word, and the last token, where the answer is read off. A prompt without such a
@@ -42,9 +46,18 @@ def checkpoint_name(fraction: float) -> str:
     return f"{round(fraction * 100):03d}"
 
 
+def random_change(draw: int) -> str:
+    return f"random-{draw}"
+
+
 def feature_name(layer: int, feature: int) -> str:
     return f"L{layer}/F{feature}"
 
 
 def node_name(layer: int, position: int, feature: int) -> str:
     return f"L{layer}/P{position}/F{feature}"
+
+
+def derived_seed(*parts: str | int) -> int:
+    """A seed of its own for each thing that draws at random, the same in every process."""
+    return zlib.crc32("/".join(str(part) for part in parts).encode()) % 2**31

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 
 from circuitdrift import paths
@@ -10,9 +11,20 @@ from circuitdrift.config import Params, load_params
 from circuitdrift.constraints import Constraints, load_constraints
 from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError, Problem
-from circuitdrift.examples import refused_count
+from circuitdrift.examples import refused_count, unrelated_sentences
 from circuitdrift.identifiers import Run
 from circuitdrift.training_file import training_pool
+
+# A key of params.yaml, the most it may be, why, and what else to do than to lower it.
+Limit = tuple[str, int, str, str]
+
+# Keys that count some of the prompts that another key counts.
+_PART_OF = {
+    "attribution.graph_prompts_per_word": "attribution.discovery_prompts_per_word",
+    "attribution.graph_control_prompts": "attribution.control_prompts",
+    "validation.prompts_per_word": "attribution.evaluation_prompts_per_word",
+    "validation.ranked_prompts_per_word": "validation.prompts_per_word",
+}
 
 
 def check_study(root: Path) -> Params:
@@ -53,23 +65,47 @@ def run_named(name: str, params: Params) -> Run:
 def _conflicts(params: Params, constraints: Constraints, pool: list[Example]) -> Iterator[Problem]:
     if problem := refused_count(pool, params.dataset.n_examples):
         yield problem
-    available = {
-        "discovery_prompts_per_word": (
-            params.attribution.discovery_prompts_per_word,
-            min(len(type_.discovery) for type_ in constraints.types.values()),
-            "discovery prompts for each word",
-        ),
-        "control_prompts": (
-            params.attribution.control_prompts,
-            len(constraints.control),
-            "control prompts",
-        ),
-    }
-    for key, (asked, most, what) in available.items():
+    limits = (*_limits_of_constraints(params, constraints), *_limits_of_params(params))
+    for key, most, reason, alternative in limits:
+        asked = attrgetter(key)(params)
         if asked > most:
             yield Problem(
-                where=f"params.yaml: attribution.{key}",
+                where=f"params.yaml: {key}",
                 got=asked,
-                rule=f"at most {most}: data/constraints.yaml has {most} {what}",
-                remedy=f"set it to {most} or less, or add {what} there",
+                rule=f"at most {most}: {reason}",
+                remedy=f"set it to {most} or less, or {alternative}",
             )
+    if untrained := sorted(set(params.validation.conditions) - set(params.runs.conditions)):
+        yield Problem(
+            where="params.yaml: validation.conditions",
+            got=", ".join(untrained),
+            rule=f"conditions that are trained: {', '.join(params.runs.conditions)}",
+            remedy="take it out, or add it to runs.conditions",
+        )
+
+
+def _limits_of_constraints(params: Params, constraints: Constraints) -> Iterator[Limit]:
+    types = constraints.types.values()
+    most = {
+        "attribution.discovery_prompts_per_word": (
+            min(len(type_.discovery) for type_ in types),
+            "discovery prompts for each word",
+        ),
+        "attribution.evaluation_prompts_per_word": (
+            min(len(type_.evaluation) for type_ in types),
+            "evaluation prompts for each word",
+        ),
+        "attribution.control_prompts": (len(constraints.control), "control prompts"),
+    }
+    if "unrelated" in params.runs.conditions:
+        sentences = unrelated_sentences(constraints)
+        most["dataset.n_examples"] = (len(sentences), "unrelated sentences")
+    file = paths.CONSTRAINTS.as_posix()
+    for key, (count, what) in most.items():
+        yield key, count, f"{file} has {count} {what}", f"add {what} there"
+
+
+def _limits_of_params(params: Params) -> Iterator[Limit]:
+    for key, whole in _PART_OF.items():
+        most = attrgetter(whole)(params)
+        yield key, most, f"{whole} is {most}, and these are some of them", f"raise {whole}"

@@ -1,53 +1,58 @@
-"""The tables of the report, as Markdown, and the evidence they are drawn from."""
+"""The tables of the report, as Markdown; an empty text stands for a table without rows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from circuitdrift.identifiers import BASE, checkpoint_name
-from circuitdrift.summaries import checkpoint_order
+from circuitdrift.baselines import CHECKPOINT_TOO, NOTHING
+from circuitdrift.headlines import headline_means
+from circuitdrift.identifiers import BASE, TRAINED, Run, checkpoint_name
+from circuitdrift.markdown import literal, markdown, number, p_value, with_intervals
+from circuitdrift.summaries.faithfulness_curves import CMD, CPR
+from circuitdrift.summaries.grids import PROMPTS_OF_ROLE, checkpoint_order, focus_condition
+from circuitdrift.summaries.study import StudyTables, Summaries
+
+NODES_PER_WORD = 3
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """The study's tables, as read from disk or summarised from what was read.
+def report_tables(
+    tables: StudyTables, summaries: Summaries, checkpoints: Sequence[str], threshold: float
+) -> dict[str, str]:
+    """Every table of the page by the name that the template gives it.
 
-    Attributes:
-        headlines: evaluation headlines by run, then checkpoint.
-        drift: one row per prompt and pair of checkpoints.
-        features: the features whose effect changed most, per pair of checkpoints.
-        checkpoint_loss: mean loss per run and checkpoint.
-        drift_summary: drift from base with intervals.
-        change: layer × segment map of effect gained and lost.
-        original: the original study's figures.
+    Args:
+        checkpoints: in the order of training.
+        threshold: the one at which the overlap of nodes is shown.
     """
-
-    headlines: Mapping[str, Any]
-    drift: pd.DataFrame
-    features: pd.DataFrame
-    checkpoint_loss: pd.DataFrame
-    drift_summary: pd.DataFrame
-    change: pd.DataFrame
-    original: Mapping[str, Any]
-
-
-def report_tables(evidence: Evidence, checkpoints: Sequence[str]) -> dict[str, str]:
-    """Every table of the page by the name that the template gives it."""
-    return {
-        "understanding": _understanding_table(evidence.headlines),
-        "loss": _loss_table(evidence),
-        "drift": _drift_table(evidence.drift),
-        "scores": _scores_table(evidence.drift),
-        "features": _feature_table(evidence.features, checkpoints[-1]),
+    last = checkpoints[-1]
+    shown = {
+        "understanding": _understanding(tables.headlines),
+        "loss": _loss(summaries.checkpoint_loss, tables.original),
+        "drift": _drift(summaries.drift),
+        "graphs": _graphs(tables.drift),
+        "overlap": _overlap(summaries.overlap, threshold),
+        "mapping": _mapping(summaries.mapping, last),
+        "features": _features(tables.features, last),
+        "recruited": _recruited(tables.recruited),
+        "areas": _areas(summaries.faithfulness, [BASE, last]),
+        "transfer": _transfer(summaries.transfer, [BASE, *checkpoints]),
+        "patching": with_intervals(summaries.patching, "share of the change"),
+        "specificity": with_intervals(summaries.specificity, "fall of the target (logits)"),
+        "ablation_rank": with_intervals(_in_order(summaries.ablation_rank), "Spearman"),
+        "baselines": _baselines(summaries.baselines),
+        "nulls": tables.recruitment_nulls,
+        "positive_control": tables.positive_control,
     }
+    return {name: markdown(table) for name, table in shown.items()}
 
 
-def _understanding_table(headlines: Mapping[str, Any]) -> str:
+def _understanding(headlines: Mapping[str, Any]) -> pd.DataFrame:
     names = {
+        "condition": "trained on",
+        "checkpoint": "checkpoint",
         "accuracy": "accuracy",
         "top1": "top1",
         "p": "p(answer)",
@@ -56,60 +61,156 @@ def _understanding_table(headlines: Mapping[str, Any]) -> str:
         "false_positive": "unseen",
         "control_loss": "control loss",
     }
-    rows = [
-        {
-            "run": run,
-            "checkpoint": checkpoint,
-            **{name: headlines[run][checkpoint][measure] for measure, name in names.items()},
-        }
-        for run in sorted(headlines)
-        for checkpoint in checkpoint_order(list(headlines[run]))
-    ]
-    return _markdown(pd.DataFrame(rows))
+    means = headline_means(headlines)
+    means = means.sort_values("condition", key=lambda name: name != BASE, kind="stable")
+    return means.assign(condition=means["condition"].replace({BASE: "nothing"}))[
+        list(names)
+    ].rename(columns=names)
 
 
-def _loss_table(evidence: Evidence) -> str:
-    ours = evidence.checkpoint_loss.pivot_table(index="checkpoint", columns="run", values="loss")
-    original = pd.DataFrame(evidence.original["losses"])
-    names = [checkpoint_name(fraction) for fraction in original["fraction"]]
-    ours["original study"] = pd.Series(original["loss"].to_numpy(), index=names)
-    return _markdown(ours.reset_index())
+def _loss(checkpoint_loss: pd.DataFrame, original: Mapping[str, Any]) -> pd.DataFrame:
+    condition = checkpoint_loss["run"].map(lambda run: Run.parse(run).condition)
+    ours = checkpoint_loss.assign(condition=condition).pivot_table(
+        index="checkpoint", columns="condition", values="loss"
+    )
+    theirs = pd.DataFrame(original["losses"])
+    names = [checkpoint_name(fraction) for fraction in theirs["fraction"]]
+    ours["original study"] = pd.Series(theirs["loss"].to_numpy(), index=names)
+    return ours.reset_index()
 
 
-def _drift_table(drift: pd.DataFrame) -> str:
+def _drift(summary: pd.DataFrame) -> pd.DataFrame:
+    """One column a checkpoint."""
+    texts = with_intervals(summary, "drift")
+    grid = texts.pivot_table(
+        index=["condition", "prompts"], columns="checkpoint", values="drift", aggfunc="first"
+    )
+    return grid.reset_index()
+
+
+def _graphs(drift: pd.DataFrame) -> pd.DataFrame:
+    """What the pruned graphs, of the prompts that have one, say of the way from base."""
     measures = {
-        "drift": "drift",
-        "signed_drift": "signed",
-        "influence_drift": "influence",
-        "spearman": "Spearman",
+        "influence_drift": "influence drift",
         "node_jaccard": "nodes",
-        "nodes_added": "+",
-        "nodes_removed": "-",
+        "nodes_added": "+ nodes",
+        "nodes_removed": "- nodes",
         "edge_jaccard": "edges",
         "edges_added": "+ edges",
         "edges_removed": "- edges",
+        "replacement_to": "replacement",
+        "completeness_to": "completeness",
+        "error_mass_to": "error mass",
     }
-    means = drift.groupby(["run", "from", "to", "role"], sort=False)[list(measures)].mean()
-    return _markdown(means.rename(columns=measures).reset_index())
+    rows = drift[(drift["from"] == BASE) & (drift["change"] == TRAINED)]
+    rows = rows.dropna(subset=["influence_drift"])
+    rows = rows.assign(role=rows["role"].map(PROMPTS_OF_ROLE))
+    means = rows.groupby(["condition", "to", "role"], as_index=False)[list(measures)].mean()
+    return means.rename(columns={**measures, "to": "checkpoint", "role": "prompts"})
 
 
-def _scores_table(drift: pd.DataFrame) -> str:
-    measures = ["replacement", "completeness", "error_mass"]
-    from_base = drift[drift["from"] == BASE]
-    base = from_base.drop_duplicates("prompt")[["role", *(f"{name}_from" for name in measures)]]
-    base = base.set_axis(["role", *measures], axis=1).assign(run=BASE, checkpoint=BASE)
-    later = from_base[["run", "to", "role", *(f"{name}_to" for name in measures)]]
-    later = later.set_axis(["run", "checkpoint", "role", *measures], axis=1)
-    both = pd.concat([base, later])
-    means = both.groupby(["run", "checkpoint", "role"], sort=False)[measures].mean()
-    return _markdown(means.reset_index())
+def _overlap(summary: pd.DataFrame, threshold: float) -> pd.DataFrame:
+    rows = summary[
+        (summary["from"] == BASE)
+        & ((summary["threshold"] - threshold).abs() < 1e-9)
+        & (summary["role"] != "evaluation")
+    ]
+    rows = rows.assign(role=rows["role"].map(PROMPTS_OF_ROLE))
+    columns = ["condition", "role", "to", "jaccard", "null", "ceiling", "corrected", "n_runs"]
+    return rows[columns].rename(columns={"role": "prompts", "to": "checkpoint", "n_runs": "runs"})
 
 
-def _feature_table(features: pd.DataFrame, checkpoint: str) -> str:
+def _mapping(mapping: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
+    rows = with_intervals(mapping[mapping["checkpoint"] == checkpoint], "difference")
+    for column in ("p", "q"):
+        rows[column] = [p_value(value) for value in rows[column]]
+    return rows.rename(columns={"hedges_g": "g", "n_seeds": "seeds", "n_prompts": "n prompts"})
+
+
+def _features(features: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
+    """The strongest changes of the first run of the condition that the page is about."""
     rows = features[(features["from"] == BASE) & (features["to"] == checkpoint)]
+    if rows.empty:
+        return rows
+    rows = rows[rows["condition"] == focus_condition(sorted(rows["condition"].unique()))]
     columns = ["run", "feature", "effect_from", "effect_to", "change", "agreement"]
-    return _markdown(rows.groupby("run", sort=True).head(10)[columns])
+    return rows[rows["run"] == rows["run"].iloc[0]][columns].head(10)
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    return str(table.to_markdown(index=False, floatfmt=".3f"))
+def _recruited(recruited: pd.DataFrame) -> pd.DataFrame:
+    """The strongest few of each word."""
+    if recruited.empty:
+        return recruited
+    strength = recruited["difference"].abs()
+    order = recruited.assign(strength=strength).sort_values(
+        ["type", "word", "strength"], ascending=[True, True, False], kind="stable"
+    )
+    top = order.groupby(["type", "word"], sort=False).head(NODES_PER_WORD)
+    change = top[["difference", "low", "high"]].rename(columns={"difference": "mean"})
+    effects = with_intervals(change, "text")["text"]
+    return pd.DataFrame(
+        {
+            "word": top["type"] + "/" + top["word"],
+            "node": top["name"],
+            "direction": top["direction"],
+            "base": top["effect_base"],
+            "mapped": top["effect_mapped"],
+            "shuffled": top["effect_shuffled"],
+            "mapped - shuffled": effects,
+            "g": top["effect_size"],
+            "q": [p_value(value) for value in top["q"]],
+            "agreement": top["agreement"],
+            "on evaluation prompts": top["evaluation_difference"],
+            "promotes": top["promotes"].map(literal),
+            "suppresses": top["suppresses"].map(literal),
+        }
+    )
+
+
+def _areas(faithfulness: pd.DataFrame, checkpoints: Sequence[str]) -> pd.DataFrame:
+    rows = faithfulness[
+        faithfulness["measure"].isin([CPR, CMD]) & faithfulness["checkpoint"].isin(checkpoints)
+    ]
+    if rows.empty:
+        return rows
+    texts = with_intervals(rows, "area")
+    grid = texts.pivot_table(
+        index=["condition", "checkpoint", "ablation", "circuit"],
+        columns="measure",
+        values="area",
+        aggfunc="first",
+    )
+    columns = ["condition", "ablation", "checkpoint", "circuit", CPR, CMD]
+    return _in_order(grid.reset_index())[columns]
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The base model's rows before those of the checkpoints, within a condition and ablation."""
+    order = checkpoint_order(list(table["checkpoint"]))
+    before = [name for name in ("condition", "ablation") if name in table]
+    ordered = table.assign(place=table["checkpoint"].map(order.index))
+    return ordered.sort_values([*before, "place"], kind="stable").drop(columns="place")
+
+
+def _transfer(transfer: pd.DataFrame, checkpoints: Sequence[str]) -> pd.DataFrame:
+    if transfer.empty:
+        return transfer
+    grid = transfer.assign(f=[number(value) for value in transfer["mean"]]).pivot_table(
+        index=["condition", "circuit_from"], columns="model", values="f", aggfunc="first"
+    )
+    grid = grid[[name for name in checkpoints if name in grid.columns]].reset_index()
+    place = grid["circuit_from"].map(list(checkpoints).index)
+    ordered = grid.assign(place=place).sort_values(["condition", "place"], kind="stable")
+    return ordered.drop(columns="place").rename(columns={"circuit_from": "circuit of"})
+
+
+def _baselines(baselines: pd.DataFrame) -> pd.DataFrame:
+    if baselines.empty:
+        return baselines
+    rows = baselines[baselines["given"].isin([NOTHING, CHECKPOINT_TOO])]
+    texts = with_intervals(rows.rename(columns={"correlation": "mean"}), "rank correlation")
+    return texts.assign(
+        outcome=rows["outcome"].str.replace("_", " "),
+        predictor=rows["predictor"].str.replace("_", " "),
+        adds=["yes" if adds else "no" for adds in rows["adds"]],
+    )

@@ -12,13 +12,21 @@ import torch
 from dvclive import Live
 from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedTokenizerFast, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    PreTrainedTokenizerFast,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from circuitdrift.artifacts import write_json
 from circuitdrift.config import Train
 from circuitdrift.dataset import Example
 from circuitdrift.encoding import encode, pad_right, padded_inputs
 from circuitdrift.errors import InputError, Problem
+from circuitdrift.forward_pass import unembed
 from circuitdrift.identifiers import checkpoint_name
 from circuitdrift.models.loading import single_token_id
 from circuitdrift.models.lora import save_adapter
@@ -115,6 +123,35 @@ class LogLoss(TrainerCallback):  # type: ignore[misc]
         self.live.make_summary()
 
 
+class StepBar(ProgressCallback):  # type: ignore[misc]
+    """A progress bar of steps that no log is printed through: the losses are in a file."""
+
+    def on_log(self, *_: Any, **__: Any) -> None:
+        """Print nothing."""
+
+
+class LabelledTrainer(Trainer):  # type: ignore[misc]
+    """Trainer that unembeds nothing but the positions before a label.
+
+    The loss is the model's own. On one answer a sentence most of a small model's training is spent
+    on logits that no label asks for.
+    """
+
+    def compute_loss(
+        self, model: PeftModel, inputs: dict[str, Tensor], *_: Any, **__: Any
+    ) -> Tensor:
+        labels = inputs["labels"][:, 1:]
+        labelled = labels != IGNORED
+        base = model.get_base_model()
+        hidden = base.get_decoder()(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            use_cache=False,
+        ).last_hidden_state
+        logits = unembed(base, hidden[:, :-1][labelled])
+        return torch.nn.functional.cross_entropy(logits, labels[labelled])
+
+
 def train(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -143,13 +180,16 @@ def train(
         tempfile.TemporaryDirectory() as scratch,
         Live(dir=str(log), dvcyaml=None, save_dvc_exp=False) as live,
     ):
-        Trainer(
+        trainer = LabelledTrainer(
             model=model,
             args=_arguments(settings, total, seed, scratch),
             train_dataset=rows,
             data_collator=collate,
-            callbacks=[saver, LogLoss(live)],
-        ).train()
+            callbacks=[saver, LogLoss(live), StepBar()],
+        )
+        # What Trainer itself puts there where disable_tqdm is set; it prints every step's log.
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
 
 
 def _arguments(settings: Train, total: int, seed: int, scratch: str) -> TrainingArguments:
@@ -160,6 +200,7 @@ def _arguments(settings: Train, total: int, seed: int, scratch: str) -> Training
         report_to=[],
         save_strategy="no",
         logging_steps=1,
+        disable_tqdm=True,  # StepBar takes its place
         use_cpu=True,
         seed=seed,
         data_seed=seed,

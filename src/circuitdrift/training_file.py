@@ -45,7 +45,7 @@ def read_training_file(root: Path, name: str, constraints: Constraints) -> list[
             where="params.yaml: dataset.examples_from",
             got=name,
             rule=f"a readable UTF-8 file, its path relative to the repository's root ({error})",
-            remedy="mend the path, or set it to null for the templates of data/constraints.yaml",
+            remedy=f"mend the path, or set it to {paths.CONSTRAINTS.as_posix()} for its templates",
         )
         raise InputError(problem) from None
     if lines[-1] == "":

@@ -1,7 +1,7 @@
-"""circuit-tracer's own choice of features, reproduced on the sweep to hold one against the other.
+"""Growing a graph by influence within a set of active features, as circuit-tracer does.
 
-It grows a graph by influence within a set of active features. The study's default, the neurons of
-largest |effect| (:mod:`circuitdrift.attribution.selection`), sees every neuron and needs no edge.
+What is never expanded is dropped, as circuit-tracer drops it, to hold one engine against the other;
+or folded into the error of its layer and position, so that rows still sum to activations.
 """
 
 from __future__ import annotations
@@ -29,23 +29,27 @@ def attribute_by_influence(
     probabilities: Tensor,
     *,
     max_feature_nodes: int,
-    batch_size: int,
-    update_interval: int = 4,
+    rows_per_round: int,
+    fold: bool,
     max_memory_gb: float,
 ) -> tuple[Tensor, Tensor]:
     """The graph of the features that circuit-tracer's ``attribute`` would choose.
 
-    Features are expanded in rounds of ``update_interval * batch_size``; a round takes those of
-    largest influence in the graph so far. Active features that are never expanded are dropped, as
-    circuit-tracer drops them: such a graph's rows sum to less than activations.
+    Features are expanded in rounds, each of those of largest influence in the graph so far.
 
     Args:
         components: all active features.
         directions, probabilities: of the targets ``[n_targets, d_model]``, ``[n_targets]``.
+        rows_per_round: circuit-tracer's ``update_interval`` (4) times its ``batch_size``.
+        fold: count what is not expanded to the error nodes; else drop it, as circuit-tracer does,
+            and rows sum to less than activations.
 
     Returns:
         indices of the chosen features, ascending ``[n_chosen]``, and the adjacency over them,
         errors, tokens and targets.
+
+    Raises:
+        ValueError: on folding features that write at several layers.
     """
     n_active = len(components.features)
     if max_feature_nodes >= n_active:
@@ -56,12 +60,13 @@ def attribute_by_influence(
     graph.expand(targets, components.n_sources + torch.arange(len(directions)), max_memory_gb)
     features = feature_rows(components)
     visited = torch.zeros(n_active, dtype=torch.bool)
-    for done in range(0, n_chosen, update_interval * batch_size):
+    for done in range(0, n_chosen, rows_per_round):
         ranked = torch.argsort(graph.influence(probabilities)[:n_active], descending=True)
-        queue_size = min(update_interval * batch_size, n_chosen - done)
-        chosen = ranked[~visited[ranked]][:queue_size]
+        chosen = ranked[~visited[ranked]][: min(rows_per_round, n_chosen - done)]
         visited[chosen] = True
         graph.expand(features[chosen], chosen, max_memory_gb)
+    if fold:
+        graph.fold(~visited)
     return visited.nonzero().squeeze(1), graph.adjacency(visited)
 
 
@@ -99,6 +104,16 @@ class _GrowingGraph:
         known = slice(self.known)
         return partial_influence(self.normalised[known], probabilities, self.node_of_row[known])
 
+    def fold(self, features: Tensor) -> None:
+        """Add the edges from ``features``, a mask, to those from the errors beside them."""
+        components = self.components
+        if len(components.decoders) != len(components.features):
+            raise ValueError("a feature that writes at several layers has no one error to go to")
+        n_positions = components.errors.shape[1]
+        layer, position, _ = components.features[features].T
+        errors = len(components.features) + layer * n_positions + position
+        self.edges.index_add_(1, errors, self.edges[:, : len(features)][:, features])
+
     def adjacency(self, visited: Tensor) -> Tensor:
         """Rows in the order of nodes, columns of the features that were expanded."""
         kept = torch.cat(
@@ -115,18 +130,20 @@ class _GrowingGraph:
 def partial_influence(normalised: Tensor, probabilities: Tensor, node_of_row: Tensor) -> Tensor:
     """Influence of every node on the targets over the rows that are known so far.
 
-    The same sum in the same order as circuit-tracer's ``compute_partial_influences``, which
-    normalises all rows again each time.
+    circuit-tracer's ``compute_partial_influences`` carries the whole sum along every path. Paths
+    run through known rows alone, so they are followed among those, and all columns are read once.
 
     Args:
-        normalised: |edges| of the known rows, each summing to 1 ``[n_rows, n_nodes]``.
-        probabilities: of the targets, which are the last nodes ``[n_targets]``.
+        normalised: |edges| of the known rows, each summing to 1 ``[n_rows, n_nodes]``; the targets
+            are the first rows and the last nodes.
+        probabilities: of the targets ``[n_targets]``.
         node_of_row: ``[n_rows]``.
     """
-    influence = torch.zeros(normalised.shape[1])
-    arriving = torch.zeros(normalised.shape[1])
-    arriving[-len(probabilities) :] = probabilities
+    among_known = normalised[:, node_of_row]
+    arriving = torch.zeros(len(normalised))
+    arriving[: len(probabilities)] = probabilities
+    reached = arriving.clone()
     while arriving.any():
-        arriving = arriving[node_of_row] @ normalised
-        influence += arriving
-    return influence
+        arriving = arriving @ among_known
+        reached += arriving
+    return reached @ normalised

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,6 +12,20 @@ from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.features.basis import FeatureBasis
 
 KEEP_ALL_POSITIONS = slice(0, 0)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is scored at one level of the residual stream, padded to a rectangle over positions.
+
+    Attributes:
+        vectors: ``[n_positions, n_slots, d_model]``, zero where a slot is empty.
+        columns: index of each slot's node in the edge matrix ``[n_positions, n_slots]``, -1 where
+            it is empty.
+    """
+
+    vectors: Tensor
+    columns: Tensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,11 @@ class Components:
         """Features, errors and tokens: the columns of an edge matrix."""
         n_layers, n_positions, _ = self.errors.shape
         return len(self.features) + (n_layers + 1) * n_positions
+
+    @cached_property
+    def sources(self) -> tuple[Sources, ...]:
+        """What is written at each layer; every pass over the same components reads it again."""
+        return tuple(_sources_of(self, layer) for layer in range(len(self.errors)))
 
 
 @torch.no_grad()
@@ -93,3 +113,22 @@ def _skip(basis: FeatureBasis, layer: int, factor: Tensor) -> Tensor:
     """A linear skip's transpose, then the norm before it: ``[n_positions, d_model, d_model]``."""
     identity = torch.eye(factor.shape[-1])
     return basis.compute_skip(layer, identity).T * factor.unsqueeze(1)
+
+
+def _sources_of(components: Components, layer: int) -> Sources:
+    """What is written at a layer: its error, in slot 0, and its decoders, position by position."""
+    n_positions, d_model = components.errors.shape[1:]
+    chosen = (components.decoder_layers == layer).nonzero().squeeze(1)
+    positions = components.decoder_positions[chosen]
+    chosen = chosen[positions.argsort(stable=True)]
+    positions = components.decoder_positions[chosen]
+    counts = torch.bincount(positions, minlength=n_positions)
+    slots = torch.arange(len(chosen)) - (counts.cumsum(0) - counts)[positions] + 1
+
+    vectors = torch.zeros(n_positions, 1 + int(counts.max()), d_model)
+    columns = torch.full(vectors.shape[:2], -1)
+    vectors[:, 0] = components.errors[layer]
+    columns[:, 0] = len(components.features) + layer * n_positions + torch.arange(n_positions)
+    vectors[positions, slots] = components.decoders[chosen]
+    columns[positions, slots] = components.decoder_features[chosen]
+    return Sources(vectors, columns)

@@ -3,40 +3,96 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from circuitdrift.attribution.components import Components
+from circuitdrift.attribution.by_influence import attribute_by_influence
+from circuitdrift.attribution.components import components_of
 from circuitdrift.attribution.linear_model import LinearModel
+from circuitdrift.attribution.selection import loudest, strongest
 from circuitdrift.attribution.sweep import sweep
 from circuitdrift.config import Attribution
+from circuitdrift.features.neurons import NeuronBasis
 
-Engine = Callable[[Sequence[int], LinearModel, Components, Tensor], Tensor]
-"""Tokens, the model frozen on them, components, target direction -> ``[n_nodes, n_nodes]``."""
+ROUNDS = 4
+"""In which a graph grows by influence. More cost more and hardly choose better
+(``reports/benchmarks/selection.csv``)."""
+
+
+@dataclass(frozen=True)
+class DenseGraph:
+    """A graph before it is pruned.
+
+    Attributes:
+        expanded: (layer, position, neuron), ascending ``[n_features, 3]``.
+        activations: of these ``[n_features]``.
+        A: direct effects, targets by sources ``[n_nodes, n_nodes]``, in the order of
+            :func:`circuitdrift.graph.node_table`.
+    """
+
+    expanded: Tensor
+    activations: Tensor
+    A: Tensor
+
+
+Engine = Callable[[Sequence[int], LinearModel, Tensor, Tensor], DenseGraph]
+"""Tokens, the model frozen on them, the target's direction ``[d_model]``, and the effects of all
+neurons ``[n_layers, n_positions, d_mlp]``."""
 
 
 def engine_for(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Attribution
 ) -> Engine:
     """The engine that ``attribution.engine`` names, ready to attribute prompts on ``model``."""
+    ours = _by_influence(settings) if settings.selection == "influence" else _by_effect(settings)
     if settings.engine == "sweep":
-        return _sweep(settings.max_memory_gb)
-    return _circuit_tracer(model, tokenizer, settings.batch_size)
+        return ours
+    return _circuit_tracer(model, tokenizer, settings, ours)
 
 
-def _sweep(max_memory_gb: float) -> Engine:
+def _by_effect(settings: Attribution) -> Engine:
     def engine(
-        _tokens: Sequence[int], linear: LinearModel, components: Components, direction: Tensor
-    ) -> Tensor:
-        return sweep(linear, components, direction.unsqueeze(0), max_memory_gb)
+        _tokens: Sequence[int], linear: LinearModel, direction: Tensor, neurons: Tensor
+    ) -> DenseGraph:
+        expanded = strongest(neurons, settings.feature_nodes)
+        components = components_of(linear, NeuronBasis(linear.model, expanded))
+        A = sweep(linear, components, direction.unsqueeze(0), settings.max_memory_gb)
+        return DenseGraph(expanded, components.activations, A)
+
+    return engine
+
+
+def _by_influence(settings: Attribution) -> Engine:
+    def engine(
+        _tokens: Sequence[int], linear: LinearModel, direction: Tensor, _neurons: Tensor
+    ) -> DenseGraph:
+        candidates = NeuronBasis(linear.model, loudest(linear, settings.candidates_per_place))
+        components = components_of(linear, candidates)
+        chosen, A = attribute_by_influence(
+            linear,
+            components,
+            direction.unsqueeze(0),
+            torch.ones(1),
+            max_feature_nodes=settings.feature_nodes,
+            rows_per_round=max(1, settings.feature_nodes // ROUNDS),
+            fold=True,
+            max_memory_gb=settings.max_memory_gb,
+        )
+        return DenseGraph(components.features[chosen], components.activations[chosen], A)
 
     return engine
 
 
 def _circuit_tracer(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    settings: Attribution,
+    ours: Engine,
 ) -> Engine:
+    """circuit-tracer's edges between the neurons that our engine chooses."""
     # circuit-tracer and nnsight take seconds to import and patch torch: only where they are used.
     from circuitdrift.attribution.circuit_tracer_engine import (
         WholeReplacementModel,
@@ -47,10 +103,12 @@ def _circuit_tracer(
     replacement = WholeReplacementModel.around(model, tokenizer, no_neurons(model))
 
     def engine(
-        tokens: Sequence[int], _linear: LinearModel, components: Components, direction: Tensor
-    ) -> Tensor:
-        graph = attribute_neurons(replacement, tokens, direction, components.features, batch_size)
-        adjacency: Tensor = graph.adjacency_matrix
-        return adjacency
+        tokens: Sequence[int], linear: LinearModel, direction: Tensor, neurons: Tensor
+    ) -> DenseGraph:
+        chosen = ours(tokens, linear, direction, neurons)
+        graph = attribute_neurons(
+            replacement, tokens, direction, chosen.expanded, settings.batch_size
+        )
+        return DenseGraph(chosen.expanded, chosen.activations, graph.adjacency_matrix)
 
     return engine

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from transformers import PreTrainedTokenizerFast
 from circuitdrift.attribution.targets import Target
 from circuitdrift.config import Attribution
 from circuitdrift.dataset import Prompt
+from circuitdrift.graph import Circuit
 
 
 @dataclass(frozen=True)
@@ -18,28 +20,46 @@ class TokenisedPrompt:
 
     Attributes:
         segments: for each token one of :data:`circuitdrift.identifiers.SEGMENTS`.
+        with_graph: whether edges are wanted beside effects.
     """
 
     id: str
     tokens: tuple[int, ...]
     segments: tuple[str, ...]
     target: Target
+    with_graph: bool
+
+    @classmethod
+    def of(cls, circuit: Circuit) -> TokenisedPrompt:
+        """The prompt of a circuit, to be traced again in another model."""
+        return cls(
+            id=circuit.prompt,
+            tokens=circuit.tokens,
+            segments=circuit.segments,
+            target=Target(circuit.answer, circuit.others),
+            with_graph=circuit.graph is not None,
+        )
 
 
-def choose_prompts(prompts: Sequence[Prompt], settings: Attribution) -> list[Prompt]:
-    """The first discovery prompts of each word, and the first control prompts."""
+def choose_prompts(prompts: Sequence[Prompt], settings: Attribution) -> dict[Prompt, bool]:
+    """The first prompts of each word and role, and the first control prompts.
+
+    Returns:
+        for each, in their order, whether it gets a graph.
+    """
     most = {
-        "discovery": settings.discovery_prompts_per_word,
-        "control": settings.control_prompts,
+        "discovery": (settings.discovery_prompts_per_word, settings.graph_prompts_per_word),
+        "evaluation": (settings.evaluation_prompts_per_word, 0),
+        "control": (settings.control_prompts, settings.graph_control_prompts),
     }
-    chosen: list[Prompt] = []
-    seen: dict[str | None, int] = {}
+    chosen: dict[Prompt, bool] = {}
+    seen: Counter[tuple[str, str | None]] = Counter()
     for prompt in prompts:
-        if prompt.role not in most:
-            continue
-        seen[prompt.word] = seen.get(prompt.word, 0) + 1
-        if seen[prompt.word] <= most[prompt.role]:
-            chosen.append(prompt)
+        n_circuits, n_graphs = most.get(prompt.role, (0, 0))
+        place = seen[prompt.role, prompt.word]
+        if place < n_circuits:
+            chosen[prompt] = place < n_graphs
+        seen[prompt.role, prompt.word] += 1
     return chosen
 
 

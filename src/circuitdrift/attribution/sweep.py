@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from circuitdrift.attribution.components import Components
+from circuitdrift.attribution.components import Components, Sources
 from circuitdrift.attribution.linear_model import LinearModel
 
 
@@ -139,50 +139,17 @@ def _sweep_at_once(linear: LinearModel, components: Components, rows: Rows) -> T
     for position, group in groups.items():
         join(group, position, linear.n_layers)
     for layer in reversed(range(linear.n_layers)):
-        sources = _sources_of(components, layer)
+        sources = components.sources[layer]
         for position, group in groups.items():
             group.score(edges, sources)
             group.pass_skip(components, layer)
             join(group, position, layer)
         _pass_attention(linear, layer, groups.values())
     columns = components.n_sources - n_positions + torch.arange(n_positions)
-    tokens = _Sources(linear.frozen.embeddings[0].unsqueeze(1), columns.unsqueeze(1))
+    tokens = Sources(linear.frozen.embeddings[0].unsqueeze(1), columns.unsqueeze(1))
     for group in groups.values():
         group.score(edges, tokens)
     return edges
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """What is scored at one level of the residual stream, padded to a rectangle over positions.
-
-    Attributes:
-        vectors: ``[n_positions, n_slots, d_model]``, zero where a slot is empty.
-        columns: index of each slot's node in the edge matrix ``[n_positions, n_slots]``, -1 where
-            it is empty.
-    """
-
-    vectors: Tensor
-    columns: Tensor
-
-
-def _sources_of(components: Components, layer: int) -> _Sources:
-    """What is written at a layer: its error, in slot 0, and its decoders, position by position."""
-    n_positions, d_model = components.errors.shape[1:]
-    chosen = (components.decoder_layers == layer).nonzero().squeeze(1)
-    positions = components.decoder_positions[chosen]
-    chosen = chosen[positions.argsort(stable=True)]
-    positions = components.decoder_positions[chosen]
-    counts = torch.bincount(positions, minlength=n_positions)
-    slots = torch.arange(len(chosen)) - (counts.cumsum(0) - counts)[positions] + 1
-
-    vectors = torch.zeros(n_positions, 1 + int(counts.max()), d_model)
-    columns = torch.full(vectors.shape[:2], -1)
-    vectors[:, 0] = components.errors[layer]
-    columns[:, 0] = len(components.features) + layer * n_positions + torch.arange(n_positions)
-    vectors[positions, slots] = components.decoders[chosen]
-    columns[positions, slots] = components.decoder_features[chosen]
-    return _Sources(vectors, columns)
 
 
 class _Group:
@@ -205,7 +172,7 @@ class _Group:
             self.gradient = torch.cat([self.gradient, joining], dim=1)
             self.index = torch.cat([self.index, index])
 
-    def score(self, edges: Tensor, sources: _Sources) -> None:
+    def score(self, edges: Tensor, sources: Sources) -> None:
         """Add the direct effects of the sources on the group's targets.
 
         They are added, not set: a cross-layer feature writes at several layers.

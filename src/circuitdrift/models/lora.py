@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import (
@@ -22,12 +23,12 @@ from transformers import PreTrainedModel
 from circuitdrift.artifacts import read_json, replacing, write_json
 from circuitdrift.config import Lora
 from circuitdrift.errors import InputError, Problem
+from circuitdrift.models.adapter_norms import CONFIG_FILE, WEIGHTS_FILE, product_norm
 from circuitdrift.models.loading import load_model
 from circuitdrift.paths import BASE_MODEL
 
+ADAPTER = "default"  # PEFT's name of a model's only adapter
 ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")
-CONFIG_FILE = "adapter_config.json"
-WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def lora_config(lora: Lora) -> LoraConfig:
@@ -81,8 +82,42 @@ def load_checkpoint(base: Path, adapter: Path) -> PreTrainedModel:
         InputError: if the adapter is not whole, does not fit the base, or changes none of its
             weights. Each of these would give the base model's own circuits without a word.
     """
+    return _merge(_load_adapted(base, adapter), adapter)
+
+
+def load_randomised(base: Path, adapter: Path, seed: int) -> PreTrainedModel:
+    """Load the base model with a LoRA of random direction merged into its weights.
+
+    Every matrix that ``adapter`` changes is changed by scale * B A with A ``[r, d_in]`` and B
+    ``[d_out, r]`` drawn from a normal distribution, B scaled so that the Frobenius norm of the
+    change is the trained one's. The draw depends on ``seed`` and the matrices' names and shapes
+    alone; torch's own seed is left as it was.
+
+    Raises:
+        InputError: as :func:`load_checkpoint`.
+    """
     adapted = _load_adapted(base, adapter)
-    before = {name: weight.clone() for name, weight in _adapted_weights(adapted)}
+    generator = torch.Generator().manual_seed(seed)
+    for _, layer in sorted(_adapted_layers(adapted)):
+        _randomise(layer, generator)
+    return _merge(adapted, adapter)
+
+
+@torch.no_grad()
+def _randomise(layer: Any, generator: torch.Generator) -> None:
+    """Give a LoRA layer another direction of the same norm."""
+    A, B = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    trained = product_norm(A, B)
+    for weight in (A, B):
+        weight.normal_(generator=generator)
+    B.mul_(trained / product_norm(A, B))
+
+
+def _merge(adapted: PeftModel, adapter: Path) -> PreTrainedModel:
+    before = {
+        f"{name}.weight": layer.get_base_layer().weight.clone()
+        for name, layer in _adapted_layers(adapted)
+    }
     merged = adapted.merge_and_unload(safe_merge=True)
     after = dict(merged.named_parameters())
     if all(torch.equal(weight, after[name]) for name, weight in before.items()):
@@ -112,11 +147,11 @@ def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     return get_peft_model_state_dict(model, save_embedding_layers=False)
 
 
-def _adapted_weights(model: PeftModel) -> Iterator[tuple[str, Tensor]]:
-    """Names, as in the base model, and values of the matrices that have an adapter."""
+def _adapted_layers(model: PeftModel) -> Iterator[tuple[str, Any]]:
+    """The layers that have an adapter, with their names in the base model."""
     for name, module in model.get_base_model().named_modules():
         if isinstance(module, LoraLayer):
-            yield f"{name}.weight", module.get_base_layer().weight
+            yield name, module
 
 
 def _require_modules(model: nn.Module, wanted: Iterable[str], where: str) -> None:

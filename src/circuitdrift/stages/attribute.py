@@ -1,38 +1,105 @@
-"""Stage ``attribute@run``: the circuit of every chosen prompt at each checkpoint of a run."""
+"""Stage ``attribute@run``: the circuit of every chosen prompt at each checkpoint of a run.
+
+Beside them, on the same prompts and targets, a null and the positive control: random adapters of
+each checkpoint's norms, which say what any change of that size does; and the last checkpoint with
+one neuron's output scaled, a change that the comparison must find.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
 from rich.progress import track
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift import paths
-from circuitdrift.artifacts import replacing
-from circuitdrift.attribution.circuits import tokenise, trace_circuits
-from circuitdrift.attribution.prompts import choose_prompts
+from circuitdrift.artifacts import replacing, write_json
+from circuitdrift.attribution.circuits import trace_circuits
+from circuitdrift.attribution.prompts import TokenisedPrompt
 from circuitdrift.checkpoints import checkpoints_in
+from circuitdrift.circuit_files import load_circuits, save_circuits
 from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
-from circuitdrift.graph import save_circuits
-from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
-from circuitdrift.models.lora import load_checkpoint
+from circuitdrift.graph import Circuit
+from circuitdrift.identifiers import BASE, Run, derived_seed, feature_name
+from circuitdrift.models.loading import load_tokenizer, use_threads
+from circuitdrift.models.lora import load_checkpoint, load_randomised
+from circuitdrift.models.planted import choose_planted, planting
 
 
 def run(params: Params, run_name: str) -> None:
-    settings = params.attribution
     use_threads(params.compute.threads)
-    prompts = choose_prompts(read_prompts(paths.PROMPTS), settings)
     tokenizer = load_tokenizer(paths.BASE_MODEL)
-    tokenised = tokenise(prompts, load_model(paths.BASE_MODEL), tokenizer)
+    base = load_circuits(paths.attribution(BASE, BASE))
+    prompts = [TokenisedPrompt.of(circuit) for circuit in base]
+    adapters = checkpoints_in(paths.CHECKPOINTS / run_name)
+    n_random = params.nulls.random_lora
     with replacing(paths.attributions(run_name)) as directory:
-        for adapter in checkpoints_in(paths.CHECKPOINTS / run_name):
-            model = load_checkpoint(paths.BASE_MODEL, adapter)
-            traced = trace_circuits(model, tokenizer, tokenised, settings)
-            save_circuits(
-                directory / f"{adapter.name}.safetensors",
-                list(
-                    track(
-                        traced,
-                        description=f"circuits of {run_name}/{adapter.name}",
-                        total=len(tokenised),
-                    )
-                ),
+        for path, model in track(
+            _models(run_name, adapters, n_random),
+            description=f"circuits of {run_name}",
+            total=len(adapters) * (1 + n_random),
+        ):
+            circuits = list(trace_circuits(model, tokenizer, prompts, params.attribution))
+            save_circuits(directory / path.relative_to(paths.attributions(run_name)), circuits)
+        _plant(params, run_name, adapters[-1], tokenizer, directory)
+
+
+def _models(
+    run_name: str, adapters: Sequence[Path], n_random: int
+) -> Iterator[tuple[Path, PreTrainedModel]]:
+    """Place of the circuits and model, one model in memory at a time."""
+    for adapter in adapters:
+        yield (
+            paths.attribution(run_name, adapter.name),
+            load_checkpoint(paths.BASE_MODEL, adapter),
+        )
+        for draw in range(n_random):
+            seed = derived_seed(run_name, adapter.name, draw)
+            yield (
+                paths.random_attribution(run_name, draw, adapter.name),
+                load_randomised(paths.BASE_MODEL, adapter, seed),
             )
+
+
+def _plant(
+    params: Params,
+    run_name: str,
+    adapter: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    directory: Path,
+) -> None:
+    """Trace the discovery prompts once more with one of the strong neurons scaled."""
+    planted = params.nulls.planted
+    inside = paths.attributions(run_name)
+    roles = {prompt.id: prompt.role for prompt in read_prompts(paths.PROMPTS)}
+    circuits = load_circuits(directory / paths.attribution(run_name, adapter.name).name)
+    discovery = [circuit for circuit in circuits if roles[circuit.prompt] == "discovery"]
+    mean_effect = _mean_effect(discovery)
+    layer, feature = choose_planted(
+        mean_effect, min(planted.among, mean_effect.numel()), Run.parse(run_name).seed
+    )
+    prompts = [replace(TokenisedPrompt.of(circuit), with_graph=False) for circuit in discovery]
+    model = load_checkpoint(paths.BASE_MODEL, adapter)
+    with planting(model, layer, feature, planted.scale):
+        traced = list(trace_circuits(model, tokenizer, prompts, params.attribution))
+    place = paths.planted_attribution(run_name, adapter.name).relative_to(inside)
+    save_circuits(directory / place, traced)
+    write_json(
+        directory / paths.planted_description(run_name).relative_to(inside),
+        {
+            "checkpoint": adapter.name,
+            "layer": layer,
+            "feature": feature,
+            "name": feature_name(layer, feature),
+            "scale": planted.scale,
+        },
+    )
+
+
+def _mean_effect(circuits: Sequence[Circuit]) -> torch.Tensor:
+    """Summed over positions, mean over prompts ``[n_layers, d_mlp]``."""
+    return torch.stack([circuit.effects.sum(1) for circuit in circuits]).mean(0)

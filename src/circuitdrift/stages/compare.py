@@ -1,95 +1,162 @@
-"""Stage ``compare``: how far each prompt's circuit moves, between which checkpoints, and where."""
+"""Stage ``compare``: how far circuits move, against chance, and what moves with the mapping."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from itertools import count, takewhile
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from rich.progress import track
 
 from circuitdrift import paths
-from circuitdrift.artifacts import write_json, write_table
-from circuitdrift.circuit_pairs import (
-    change_by_place,
-    checkpoint_pairs,
-    compare_pair,
-    feature_changes,
-    match_circuits,
-)
+from circuitdrift.artifacts import read_json, write_json, write_table
+from circuitdrift.circuit_files import load_circuits
 from circuitdrift.config import Params
-from circuitdrift.dataset import Prompt, read_prompts
-from circuitdrift.graph import load_circuits
+from circuitdrift.contrasts import MAPPED, SHUFFLED, Contrast, FeatureEffects
+from circuitdrift.dataset import read_prompts
+from circuitdrift.decoders import decoder_tokens
+from circuitdrift.errors import InputError, Problem
 from circuitdrift.identifiers import BASE, Run
 from circuitdrift.leftovers import remove_other_runs
+from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
+from circuitdrift.recruited_table import COLUMNS, recruited_table
+from circuitdrift.recruitment import FoundFeatures, find_features
+from circuitdrift.study_comparison import StudyComparison, headline
+
+N_TOKENS = 5
 
 
 def run(params: Params) -> None:
+    """Write all tables of comparisons.
+
+    Raises:
+        InputError: if a run has no attributions, or not those of the others' checkpoints.
+    """
     remove_other_runs(paths.ATTRIBUTIONS, params.runs.all)
+    use_threads(1)  # prompts are compared side by side, and torch's threads would get in their way
+    effects = _compare(params)
+    use_threads(params.compute.threads)
+    _recruit(params, effects)
+
+
+def _compare(params: Params) -> FeatureEffects:
+    """Write the tables of drift and overlap, and hand on what the search for features needs.
+
+    That is a tenth of what was read: the rest is let go before a model is loaded.
+    """
+    study = _read(params)
+    drift = study.drift()
+    write_table(paths.DRIFT_TABLE, drift)
+    write_table(paths.PLACE_TABLE, study.places())
+    write_table(paths.FEATURE_TABLE, study.changed_features())
+    write_table(paths.BETWEEN_RUNS_TABLE, study.between_runs())
+    write_table(paths.POSITIVE_CONTROL_TABLE, study.positive_control())
+    write_table(paths.RANDOM_MODEL_TABLE, study.random_models())
+    write_table(paths.OVERLAP_TABLE, study.overlaps(params.statistics.seed))
+    write_json(paths.DRIFT_METRICS, headline(drift))
+    return study.effects
+
+
+def _read(params: Params) -> StudyComparison:
+    """Read every file of circuits once, in the order of training."""
     prompts = {prompt.id: prompt for prompt in read_prompts(paths.PROMPTS)}
     base = load_circuits(paths.attribution(BASE, BASE))
-    drift: list[dict[str, Any]] = []
-    places: list[pd.DataFrame] = []
-    features: list[pd.DataFrame] = []
-    for member in params.runs.all:
-        files = sorted(paths.attributions(member.name).glob("*.safetensors"))
-        circuits = {BASE: base, **{file.stem: load_circuits(file) for file in files}}
-        pairs = checkpoint_pairs([file.stem for file in files])
-        for before, after in track(pairs, description=f"comparing {member.name}"):
-            matched = list(match_circuits(circuits[before], circuits[after]))
-            key = _key(member, before, after)
-            for a, b in matched:
-                described = {**key, **_described(prompts[b.prompt])}
-                drift.append({**described, **compare_pair(a, b)})
-                places.append(change_by_place(a, b).assign(**described))
-            task = [pair for pair in matched if prompts[pair[1].prompt].role == "discovery"]
-            features.append(feature_changes(task, params.compare.top_features).assign(**key))
-    table = pd.DataFrame(drift)
-    write_table(paths.DRIFT_TABLE, table)
-    write_table(paths.PLACE_TABLE, _mean_by_place(pd.concat(places)))
-    write_table(paths.FEATURE_TABLE, _key_first(pd.concat(features)))
-    write_json(paths.DRIFT_METRICS, headline(table))
+    study = StudyComparison(base, prompts, params.compare, params.compute.threads)
+    for draw, path in enumerate(_existing(paths.random_model_attribution)):
+        study.add_random_model(draw, load_circuits(path))
+    for checkpoint in _checkpoints(params.runs.all):
+        for member in track(params.runs.all, description=f"comparing circuits at {checkpoint}"):
+            path = paths.attribution(member.name, checkpoint)
+            study.add_checkpoint(member, checkpoint, load_circuits(path))
+            for draw, path in enumerate(_random_files(member, checkpoint)):
+                study.add_random(member, draw, checkpoint, load_circuits(path))
+            _add_planted(study, member, checkpoint)
+        study.compare_runs(checkpoint)
+    return study
 
 
-KEY = ["run", "condition", "seed", "from", "to"]
-PLACE = [*KEY, "role", "type", "layer", "segment"]
+def _checkpoints(runs: tuple[Run, ...]) -> list[str]:
+    """The checkpoints of every run, the earliest first.
+
+    Raises:
+        InputError: if there are none, or if runs differ in them.
+    """
+    found = {
+        run.name: sorted(file.stem for file in paths.attributions(run.name).glob("*.safetensors"))
+        for run in runs
+    }
+    first = next(iter(found.values()))
+    for name, checkpoints in found.items():
+        if not checkpoints or checkpoints != first:
+            raise InputError(
+                Problem(
+                    where=paths.attributions(name).as_posix(),
+                    got=checkpoints,
+                    rule=f"every run has the same checkpoints, here {first}",
+                    remedy=f"run `dvc repro attribute@{name}`",
+                )
+            )
+    return first
 
 
-def _key(member: Run, before: str, after: str) -> dict[str, Any]:
+def _random_files(run: Run, checkpoint: str) -> Iterator[Path]:
+    """The circuits of random adapters beside a checkpoint, draw by draw."""
+    return _existing(lambda draw: paths.random_attribution(run.name, draw, checkpoint))
+
+
+def _existing(path_of: Callable[[int], Path]) -> Iterator[Path]:
+    """The files of draws 0, 1, ... as far as there are any."""
+    return takewhile(Path.is_file, map(path_of, count()))
+
+
+def _add_planted(study: StudyComparison, run: Run, checkpoint: str) -> None:
+    """Compare the planted change with the checkpoint that it was planted in, if it is this one."""
+    description = paths.planted_description(run.name)
+    if description.is_file() and (planted := read_json(description))["checkpoint"] == checkpoint:
+        path = paths.planted_attribution(run.name, checkpoint)
+        study.add_planted(run, planted, load_circuits(path))
+
+
+def _recruit(params: Params, effects: FeatureEffects) -> None:
+    """Find the features that `mapped` moves and `shuffled` does not, at the last checkpoint."""
+    settings, statistics = params.compare, params.statistics
+    table = pd.DataFrame(columns=COLUMNS)
+    searches: list[dict[str, Any]] = []
+    discovery, evaluation = effects.mapping("discovery"), effects.mapping("evaluation")
+    if discovery is not None and evaluation is not None:
+        found = find_features(discovery, settings, statistics)
+        searches.append(_described(f"{MAPPED} vs {SHUFFLED}", discovery, found))
+        table = recruited_table(
+            found,
+            discovery,
+            evaluation,
+            prompts=[effects.prompts[index].id for index in effects.of_role("discovery")],
+            tokens=_tokens(found),
+            settings=statistics,
+        )
+    for name, null in track(effects.nulls("discovery"), description="comparing like with like"):
+        searches.append(_described(name, null, find_features(null, settings, statistics)))
+    write_table(paths.RECRUITED_TABLE, table)
+    columns = ["comparison", "n_a", "n_b", "n_tested", "n_found"]
+    write_table(paths.RECRUITMENT_NULLS_TABLE, pd.DataFrame(searches, columns=columns))
+
+
+def _described(name: str, contrast: Contrast, found: FoundFeatures) -> dict[str, Any]:
     return {
-        "run": member.name,
-        "condition": member.condition,
-        "seed": member.seed,
-        "from": before,
-        "to": after,
+        "comparison": name,
+        "n_a": len(contrast.a),
+        "n_b": len(contrast.b),
+        "n_tested": found.n_tested,
+        "n_found": len(found.words),
     }
 
 
-def _described(prompt: Prompt) -> dict[str, Any]:
-    return {
-        "prompt": prompt.id,
-        "role": prompt.role,
-        "type": prompt.type or "",
-        "word": prompt.word or "",
-    }
-
-
-def _mean_by_place(places: pd.DataFrame) -> pd.DataFrame:
-    """Average over the prompts of a role and type: ``gained``, ``lost``, ``moved``, ``before``."""
-    measures = ["gained", "lost", "moved", "before"]
-    return places.groupby(PLACE, as_index=False, sort=True)[measures].mean()
-
-
-def _key_first(table: pd.DataFrame) -> pd.DataFrame:
-    return table[[*KEY, *(column for column in table if column not in KEY)]]
-
-
-def headline(table: pd.DataFrame) -> dict[str, Any]:
-    """Mean drift from base by run, checkpoint and role."""
-    means: dict[str, Any] = {}
-    from_base = table[table["from"] == BASE]
-    for (member, checkpoint, role), rows in from_base.groupby(["run", "to", "role"]):
-        means.setdefault(member, {}).setdefault(checkpoint, {})[role] = {
-            measure: round(float(rows[measure].mean()), 6)
-            for measure in ("drift", "signed_drift", "influence_drift", "error_mass_to")
-        }
-    return means
+def _tokens(found: FoundFeatures) -> dict[tuple[int, int], tuple[str, str]]:
+    """What the features promote and suppress; the base model is loaded only if there are any."""
+    features = list(zip(found.layers.tolist(), found.features.tolist(), strict=True))
+    if not features:
+        return {}
+    model, tokenizer = load_model(paths.BASE_MODEL), load_tokenizer(paths.BASE_MODEL)
+    return decoder_tokens(model, tokenizer, features, N_TOKENS)

@@ -1,27 +1,33 @@
-"""Stage evaluate@run: what the base model and each checkpoint of a run answer."""
+"""Stage evaluate@run: what each checkpoint of a run answers, and how far it is from the base."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 from rich.progress import track
-from transformers import PreTrainedModel
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json, write_json, write_table
 from circuitdrift.checkpoints import checkpoints_in
 from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
-from circuitdrift.evaluation import evaluate_model, headline
-from circuitdrift.identifiers import BASE, Run
+from circuitdrift.evaluation import (
+    Evaluated,
+    evaluate_model,
+    headline,
+    identified,
+    read_prompt_ends,
+)
+from circuitdrift.identifiers import Run
+from circuitdrift.models.adapter_norms import adapter_norms
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
 from circuitdrift.models.lora import load_checkpoint
 
 
 def run(params: Params, run_name: str) -> None:
-    """Write the run's table of every prompt at every checkpoint, and its headline numbers.
+    """Write the run's table of every prompt at every checkpoint, its headline numbers, and how
+    much the adapter changes each layer's weights.
 
     Raises:
         InputError: if the run has no checkpoint, or an answer is not one token for this model.
@@ -30,28 +36,27 @@ def run(params: Params, run_name: str) -> None:
     use_threads(params.compute.threads)
     prompts = read_prompts(paths.PROMPTS)
     tokenizer = load_tokenizer(paths.BASE_MODEL)
+    batch_size = params.evaluate.batch_size
     checkpoints = checkpoints_in(paths.CHECKPOINTS / run_name)
+    base = read_prompt_ends(load_model(paths.BASE_MODEL), tokenizer, prompts, batch_size)
     tables = []
-    for name, step, model in track(
-        _models(checkpoints), description=f"evaluate {run_name}", total=1 + len(checkpoints)
-    ):
-        table = evaluate_model(model, tokenizer, prompts, params.evaluate.batch_size)
-        identity = {
-            "run": run_name,
-            "condition": named.condition,
-            "seed": named.seed,
-            "checkpoint": name,
-            "step": step,
-        }
-        tables.append(pd.DataFrame(identity, index=table.index).join(table))
+    for path in track(checkpoints, description=f"evaluate {run_name}"):
+        model = load_checkpoint(paths.BASE_MODEL, path)
+        table = evaluate_model(model, tokenizer, prompts, batch_size, base)
+        step = read_json(path / "progress.json")["step"]
+        evaluated = Evaluated(run_name, named.condition, named.seed, path.name, step)
+        tables.append(identified(table, evaluated))
     whole = pd.concat(tables, ignore_index=True)
     write_table(paths.evaluation_table(run_name), whole)
     write_json(paths.evaluation_metrics(run_name), headline(whole))
+    write_table(paths.lora_norms(run_name), _norms(checkpoints))
 
 
-def _models(checkpoints: list[Path]) -> Iterator[tuple[str, int, PreTrainedModel]]:
-    """Name, step and model of the base and of each checkpoint, one in memory at a time."""
-    yield BASE, 0, load_model(paths.BASE_MODEL)
-    for path in checkpoints:
-        step = read_json(path / "progress.json")["step"]
-        yield path.name, step, load_checkpoint(paths.BASE_MODEL, path)
+def _norms(checkpoints: list[Path]) -> pd.DataFrame:
+    """By checkpoint and layer, the Frobenius norm of the change of its weights."""
+    rows = [
+        {"checkpoint": path.name, "layer": layer, "norm": norm}
+        for path in checkpoints
+        for layer, norm in sorted(adapter_norms(path).items())
+    ]
+    return pd.DataFrame(rows)

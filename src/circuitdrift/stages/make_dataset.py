@@ -9,12 +9,20 @@ from circuitdrift import paths
 from circuitdrift.artifacts import replacing, write_jsonl
 from circuitdrift.config import Params
 from circuitdrift.constraints import load_constraints, make_prompts
-from circuitdrift.examples import make_examples, shuffle_meanings
+from circuitdrift.examples import (
+    make_examples,
+    make_unrelated,
+    shuffle_meanings,
+    unrelated_sentences,
+)
 from circuitdrift.training_file import training_pool
 
 
 def run(params: Params) -> None:
-    """Write data/dataset/ as one: both conditions, whichever are trained, and the prompts.
+    """Write data/dataset/ as one: every condition, whichever are trained, and the prompts.
+
+    Where there are fewer unrelated sentences than ``dataset.n_examples``, all of them are written:
+    the check of the study refuses to train on them, and what is not trained does not matter.
 
     Raises:
         InputError: if the constraints, the training file or the number of examples is refused.
@@ -22,8 +30,13 @@ def run(params: Params) -> None:
     constraints = load_constraints(paths.CONSTRAINTS)
     seed = params.dataset.seed
     pool = training_pool(params.dataset.examples_from, constraints, root=Path())
-    mapped = make_examples(pool, params.dataset.n_examples, seed)
-    examples = {"mapped": mapped, "shuffled": shuffle_meanings(mapped, constraints, seed)}
+    n = params.dataset.n_examples
+    mapped = make_examples(pool, n, seed)
+    examples = {
+        "mapped": mapped,
+        "shuffled": shuffle_meanings(mapped, constraints, seed),
+        "unrelated": make_unrelated(unrelated_sentences(constraints), n, seed),
+    }
     with replacing(paths.DATASET) as partial:
         partial.mkdir()
         for condition, drawn in examples.items():

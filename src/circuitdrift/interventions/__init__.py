@@ -1,0 +1,1 @@
+"""Circuits tested in the real model: its neurons' activations recorded, replaced and put back."""
