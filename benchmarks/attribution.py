@@ -31,7 +31,7 @@ from circuitdrift.attribution.arithmetic import sweep_operations
 from circuitdrift.attribution.by_influence import attribute_by_influence
 from circuitdrift.attribution.circuit_tracer_engine import WholeReplacementModel
 from circuitdrift.attribution.components import components_of
-from circuitdrift.attribution.selection import loudest
+from circuitdrift.attribution.selection import decoder_norms, loudest
 from circuitdrift.attribution.sweep import feature_rows, target_rows
 from circuitdrift.features.neurons import NeuronBasis
 from circuitdrift.models.loading import use_threads
@@ -92,7 +92,8 @@ def main() -> None:
 
 def measure(measured: Subject, cell: Cell, repeats: int, enough_s: float) -> dict[str, Any]:
     tokens = measured.prompt(cell.tokens)
-    active = loudest(measured.frozen(tokens), cell.active)
+    norms = decoder_norms(measured.model)
+    active = loudest(measured.frozen(tokens), cell.active, norms)
     nodes = min(cell.nodes or len(active), len(active))
     mine = swept(measured, tokens, cell.active, nodes)
     theirs = traced(measured, tokens, active, nodes)
@@ -132,10 +133,11 @@ def swept(
     measured: Subject, tokens: list[int], active: int, nodes: int
 ) -> Callable[[], tuple[Tensor, Tensor]]:
     direction = measured.direction(measured.frozen(tokens))
+    norms = decoder_norms(measured.model)
 
     def work() -> tuple[Tensor, Tensor]:
         linear = measured.frozen(tokens)
-        basis = NeuronBasis(measured.model, loudest(linear, active))
+        basis = NeuronBasis(measured.model, loudest(linear, active, norms))
         return attribute_by_influence(
             linear,
             components_of(linear, basis),

@@ -29,7 +29,7 @@ from circuitdrift.attribution.components import components_of
 from circuitdrift.attribution.effects import effects
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.prompts import segment_tokens
-from circuitdrift.attribution.selection import loudest, strongest
+from circuitdrift.attribution.selection import decoder_norms, loudest, strongest
 from circuitdrift.attribution.sweep import sweep
 from circuitdrift.dataset import read_prompts
 from circuitdrift.features.neurons import NeuronBasis
@@ -64,7 +64,8 @@ def by_influence(per_place: int, rounds: int | None) -> Choice:
     """
 
     def choose(linear: LinearModel, direction: Tensor, n: int) -> Tensor:
-        components = components_of(linear, NeuronBasis(linear.model, loudest(linear, per_place)))
+        candidates = loudest(linear, per_place, decoder_norms(linear.model))
+        components = components_of(linear, NeuronBasis(linear.model, candidates))
         chosen, _ = attribute_by_influence(
             linear,
             components,

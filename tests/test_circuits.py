@@ -11,7 +11,7 @@ from circuitdrift.attribution.engines import engine_for
 from circuitdrift.attribution.frozen_pass import freeze
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.prompts import TokenisedPrompt, choose_prompts, segment_tokens
-from circuitdrift.attribution.selection import loudest, strongest
+from circuitdrift.attribution.selection import decoder_norms, loudest, strongest
 from circuitdrift.attribution.sweep import sweep
 from circuitdrift.attribution.targets import Target, top_answer_target
 from circuitdrift.config import Attribution
@@ -107,7 +107,7 @@ def test_strongest_takes_the_largest_magnitudes_in_order() -> None:
 
 def test_loudest_takes_the_longest_vectors_of_each_place(tiny_model) -> None:  # type: ignore[no-untyped-def]
     linear = LinearModel(tiny_model, freeze(tiny_model, [[5, 6, 7]]))
-    chosen = loudest(linear, 2)
+    chosen = loudest(linear, 2, decoder_norms(tiny_model))
     assert chosen.tolist() == sorted(chosen.tolist())
     assert len(chosen) == linear.n_layers * 3 * 2
     mlp, frozen = linear.block(1).mlp, linear.frozen.layers[1]

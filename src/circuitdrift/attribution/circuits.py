@@ -56,12 +56,17 @@ def trace_circuits(
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[TokenisedPrompt],
     settings: Attribution,
-) -> Iterator[Circuit]:
+) -> list[Circuit]:
     """Trace the circuit of each prompt: effects in batches, graphs one after another."""
     engine = engine_for(model, tokenizer, settings)
-    for first in range(0, len(prompts), _PROMPTS_AT_ONCE):
-        batch = prompts[first : first + _PROMPTS_AT_ONCE]
-        yield from _trace_batch(model, engine, batch, settings)
+    # Prompts of like length together: padding costs as much as tokens.
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
+    traced: dict[int, Circuit] = {}
+    for first in range(0, len(order), _PROMPTS_AT_ONCE):
+        chosen = order[first : first + _PROMPTS_AT_ONCE]
+        batch = [prompts[index] for index in chosen]
+        traced.update(zip(chosen, _trace_batch(model, engine, batch, settings), strict=True))
+    return [traced[index] for index in range(len(prompts))]
 
 
 def _trace_batch(
@@ -80,7 +85,7 @@ def _trace_batch(
         neurons = effect.neurons[index, 0, :, :n_positions]
         graph = None
         if prompt.with_graph:
-            alone = LinearModel(model, freeze(model, [list(prompt.tokens)]))
+            alone = LinearModel(model, linear.frozen.alone(index))
             dense = engine(prompt.tokens, alone, directions[index], neurons)
             graph = pruned_graph(dense, alone.n_layers, prompt.tokens, settings)
         yield Circuit(

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from circuitdrift.attribution.by_influence import attribute_by_influence
 from circuitdrift.attribution.components import components_of
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.attribution.selection import loudest, strongest
+from circuitdrift.attribution.selection import decoder_norms, loudest, strongest
 from circuitdrift.attribution.sweep import sweep
 from circuitdrift.config import Attribution
 from circuitdrift.features.neurons import NeuronBasis
@@ -47,7 +47,8 @@ def engine_for(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, settings: Attribution
 ) -> Engine:
     """The engine that ``attribution.engine`` names, ready to attribute prompts on ``model``."""
-    ours = _by_influence(settings) if settings.selection == "influence" else _by_effect(settings)
+    by_influence = settings.selection == "influence"
+    ours = _by_influence(model, settings) if by_influence else _by_effect(settings)
     if settings.engine == "sweep":
         return ours
     return _circuit_tracer(model, tokenizer, settings, ours)
@@ -65,12 +66,14 @@ def _by_effect(settings: Attribution) -> Engine:
     return engine
 
 
-def _by_influence(settings: Attribution) -> Engine:
+def _by_influence(model: PreTrainedModel, settings: Attribution) -> Engine:
+    norms = decoder_norms(model)
+
     def engine(
         _tokens: Sequence[int], linear: LinearModel, direction: Tensor, _neurons: Tensor
     ) -> DenseGraph:
-        candidates = NeuronBasis(linear.model, loudest(linear, settings.candidates_per_place))
-        components = components_of(linear, candidates)
+        candidates = loudest(linear, settings.candidates_per_place, norms)
+        components = components_of(linear, NeuronBasis(model, candidates))
         chosen, A = attribute_by_influence(
             linear,
             components,

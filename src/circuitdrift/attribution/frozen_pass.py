@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +49,16 @@ class FrozenLayer:
     gate: Tensor
     up: Tensor
 
+    def alone(self, prompt: int, n_positions: int) -> FrozenLayer:
+        """Of one prompt, its padding cut off."""
+        cut: dict[str, Any] = {
+            name: None if value is None else value[prompt : prompt + 1, :n_positions]
+            for name, value in vars(self).items()
+            if name != "pattern"
+        }
+        pattern = self.pattern[prompt : prompt + 1, :, :n_positions, :n_positions]
+        return FrozenLayer(pattern=pattern, **cut)
+
 
 @dataclass(frozen=True)
 class FrozenPass:
@@ -71,6 +82,17 @@ class FrozenPass:
     def last(self) -> tuple[Tensor, Tensor]:
         """Index of each prompt's last token into ``[n_prompts, n_positions]``."""
         return torch.arange(len(self.lengths)), self.lengths - 1
+
+    def alone(self, prompt: int) -> FrozenPass:
+        """The pass of one prompt of the batch, its padding cut off."""
+        one, n_positions = slice(prompt, prompt + 1), int(self.lengths[prompt])
+        return FrozenPass(
+            lengths=self.lengths[one],
+            embeddings=self.embeddings[one, :n_positions],
+            layers=tuple(layer.alone(prompt, n_positions) for layer in self.layers),
+            final_scale=self.final_scale[one, :n_positions],
+            final_normalised=self.final_normalised[one],
+        )
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Stage ``attribute@run``: the circuit of every chosen prompt at each checkpoint of a run.
 
 Beside them, on the same prompts and targets, a null and the positive control: random adapters of
-each checkpoint's norms, which say what any change of that size does; and the last checkpoint with
-one neuron's output scaled, a change that the comparison must find.
+each checkpoint's norms, which say what any change of that size does (graphs at the last alone, for
+their time); and the last checkpoint with one neuron's output scaled, a change that the comparison
+must find.
 """
 
 from __future__ import annotations
@@ -38,31 +39,38 @@ def run(params: Params, run_name: str) -> None:
     adapters = checkpoints_in(paths.CHECKPOINTS / run_name)
     n_random = params.nulls.random_lora
     with replacing(paths.attributions(run_name)) as directory:
-        for path, model in track(
+        for path, model, with_graphs in track(
             _models(run_name, adapters, n_random),
             description=f"circuits of {run_name}",
             total=len(adapters) * (1 + n_random),
         ):
-            circuits = list(trace_circuits(model, tokenizer, prompts, params.attribution))
+            asked = prompts if with_graphs else _without_graphs(prompts)
+            circuits = trace_circuits(model, tokenizer, asked, params.attribution)
             save_circuits(directory / path.relative_to(paths.attributions(run_name)), circuits)
         _plant(params, run_name, adapters[-1], tokenizer, directory)
 
 
 def _models(
     run_name: str, adapters: Sequence[Path], n_random: int
-) -> Iterator[tuple[Path, PreTrainedModel]]:
-    """Place of the circuits and model, one model in memory at a time."""
+) -> Iterator[tuple[Path, PreTrainedModel, bool]]:
+    """Place of the circuits, model, whether graphs are wanted; one model in memory at a time."""
     for adapter in adapters:
         yield (
             paths.attribution(run_name, adapter.name),
             load_checkpoint(paths.BASE_MODEL, adapter),
+            True,
         )
         for draw in range(n_random):
             seed = derived_seed(run_name, adapter.name, draw)
             yield (
                 paths.random_attribution(run_name, draw, adapter.name),
                 load_randomised(paths.BASE_MODEL, adapter, seed),
+                adapter == adapters[-1],
             )
+
+
+def _without_graphs(prompts: Sequence[TokenisedPrompt]) -> list[TokenisedPrompt]:
+    return [replace(prompt, with_graph=False) for prompt in prompts]
 
 
 def _plant(
@@ -82,10 +90,10 @@ def _plant(
     layer, feature = choose_planted(
         mean_effect, min(planted.among, mean_effect.numel()), Run.parse(run_name).seed
     )
-    prompts = [replace(TokenisedPrompt.of(circuit), with_graph=False) for circuit in discovery]
+    prompts = _without_graphs([TokenisedPrompt.of(circuit) for circuit in discovery])
     model = load_checkpoint(paths.BASE_MODEL, adapter)
     with planting(model, layer, feature, planted.scale):
-        traced = list(trace_circuits(model, tokenizer, prompts, params.attribution))
+        traced = trace_circuits(model, tokenizer, prompts, params.attribution)
     place = paths.planted_attribution(run_name, adapter.name).relative_to(inside)
     save_circuits(directory / place, traced)
     write_json(

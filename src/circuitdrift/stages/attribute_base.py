@@ -29,9 +29,11 @@ def run(params: Params) -> None:
     prompts = choose_prompts(read_prompts(paths.PROMPTS), settings)
     tokenised = tokenise(prompts, base, tokenizer)
     with replacing(paths.attributions(BASE)) as directory:
-        for name, model in _models(base, params.nulls.random_models):
-            traced = trace_circuits(model, tokenizer, tokenised, settings)
-            circuits = list(track(traced, f"circuits of {name}", total=len(tokenised)))
+        n_random = params.nulls.random_models
+        for name, model in track(
+            _models(base, n_random), description="circuits of the base model", total=1 + n_random
+        ):
+            circuits = trace_circuits(model, tokenizer, tokenised, settings)
             save_circuits(directory / name, circuits)
 
 
