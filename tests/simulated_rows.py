@@ -229,7 +229,10 @@ def null_rows(plan: Plan) -> pd.DataFrame:
     comparisons = ["mapped vs shuffled", "mapped halves"] if len(plan.seeds) > 1 else []
     columns = {"n_a": 5, "n_b": 5, "n_tested": 100}
     found = [4, 0][: len(comparisons)]
-    return pd.DataFrame({"comparison": comparisons, **columns, "n_found": found})
+    reliable = [2 * number for number in found]
+    return pd.DataFrame(
+        {"comparison": comparisons, **columns, "n_reliable": reliable, "n_found": found}
+    )
 
 
 def control_rows(plan: Plan) -> pd.DataFrame:

@@ -213,7 +213,7 @@ def test_what_the_mapping_recruits_is_found_and_nothing_else() -> None:
     assert row["prompts"] == "simple-blarf-discovery-0;simple-blarf-discovery-1"
     assert len(row["promotes"].split()) == len(row["suppresses"].split()) == 5
     nulls = read(paths.RECRUITMENT_NULLS_TABLE)
-    assert list(nulls) == ["comparison", "n_a", "n_b", "n_tested", "n_found"]
+    assert list(nulls) == ["comparison", "n_a", "n_b", "n_tested", "n_reliable", "n_found"]
     assert nulls["comparison"].iloc[0] == "mapped vs shuffled"
     assert nulls["n_found"].tolist() == [1, *[0] * 21]
 

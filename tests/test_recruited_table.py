@@ -41,6 +41,7 @@ def found(*entries: tuple[tuple[str, str], int]) -> FoundFeatures:
         q=np.linspace(0.01, 0.02, n),
         agreement=np.ones(n),
         n_tested=8,
+        n_reliable=8,
     )
 
 

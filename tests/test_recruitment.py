@@ -82,8 +82,9 @@ def test_a_difference_too_small_to_count_is_not_found() -> None:
     planted.base[:, 1, 7], planted.b[:, :, 1, 7], planted.a[:, :, 1, 7] = 0, 0, 0
     planted.a[:, :3, 1, 7] = 3 + 0.1 * np.arange(N_RUNS)[:, None]  # on average 3.2
 
-    def n_found(min_effect: float) -> int:
+    def found(min_effect: float) -> tuple[int, int]:
         settings = COMPARE.model_copy(update={"min_effect": min_effect})
-        return len(find_features(planted, settings, STATISTICS).words)
+        features = find_features(planted, settings, STATISTICS)
+        return len(features.words), features.n_reliable
 
-    assert (n_found(3.1), n_found(3.3)) == (1, 0)
+    assert (found(3.1), found(3.3)) == ((1, 1), (0, 1))

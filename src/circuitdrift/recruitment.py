@@ -28,6 +28,7 @@ class FoundFeatures:
         p, q: of the test over runs, q the false discovery rate among all that were tested.
         agreement: share of runs and prompts on which the change from base has its mean's sign.
         n_tested: pairs of word and feature that were tested.
+        n_reliable: those of them that would be found if no difference were too small to count.
     """
 
     words: tuple[Word, ...]
@@ -37,6 +38,7 @@ class FoundFeatures:
     q: Array
     agreement: Array
     n_tested: int
+    n_reliable: int
 
 
 def find_features(contrast: Contrast, settings: Compare, statistics: Statistics) -> FoundFeatures:
@@ -58,9 +60,9 @@ def find_features(contrast: Contrast, settings: Compare, statistics: Statistics)
     )
     a, b = (np.concatenate([getattr(part, name) for part in parts], axis=1) for name in "ab")
     tests = many_features_test(a, b, statistics)
+    reliable = (tests.q <= settings.fdr) & (agreement >= settings.min_agreement)
     large = np.abs(a.mean(0) - b.mean(0)) >= settings.min_effect
-    consistent = agreement >= settings.min_agreement
-    found = np.flatnonzero((tests.q <= settings.fdr) & large & consistent)
+    found = np.flatnonzero(reliable & large)
     layers, features = np.unravel_index(chosen[found], contrast.base.shape[1:])
     return FoundFeatures(
         words=tuple(words[index] for index in found),
@@ -70,6 +72,7 @@ def find_features(contrast: Contrast, settings: Compare, statistics: Statistics)
         q=tests.q[found],
         agreement=agreement[found],
         n_tested=chosen.size,
+        n_reliable=int(reliable.sum()),
     )
 
 

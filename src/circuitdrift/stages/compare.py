@@ -139,7 +139,7 @@ def _recruit(params: Params, effects: FeatureEffects) -> None:
     for name, null in track(effects.nulls("discovery"), description="comparing like with like"):
         searches.append(_described(name, null, find_features(null, settings, statistics)))
     write_table(paths.RECRUITED_TABLE, table)
-    columns = ["comparison", "n_a", "n_b", "n_tested", "n_found"]
+    columns = ["comparison", "n_a", "n_b", "n_tested", "n_reliable", "n_found"]
     write_table(paths.RECRUITMENT_NULLS_TABLE, pd.DataFrame(searches, columns=columns))
 
 
@@ -149,6 +149,7 @@ def _described(name: str, contrast: Contrast, found: FoundFeatures) -> dict[str,
         "n_a": len(contrast.a),
         "n_b": len(contrast.b),
         "n_tested": found.n_tested,
+        "n_reliable": found.n_reliable,
         "n_found": len(found.words),
     }
 

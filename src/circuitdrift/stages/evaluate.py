@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pandas as pd
@@ -46,6 +47,8 @@ def run(params: Params, run_name: str) -> None:
         step = read_json(path / "progress.json")["step"]
         evaluated = Evaluated(run_name, named.condition, named.seed, path.name, step)
         tables.append(identified(table, evaluated))
+        del model
+        gc.collect()  # PEFT leaves cycles behind, and four models in memory
     whole = pd.concat(tables, ignore_index=True)
     write_table(paths.evaluation_table(run_name), whole)
     write_json(paths.evaluation_metrics(run_name), headline(whole))
