@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from circuitdrift.stages.report import INTERVENTIONS
 from study_plans import MODELS, Plan, identity, progress, prompts
 
 SIZES = (0.001, 0.01, 0.1, 1.0)
@@ -35,14 +36,10 @@ def interventions(plan: Plan, rng: np.random.Generator) -> dict[str, pd.DataFram
                 for name in ("base", "100")
             ]
     columns = ["run", "condition", "seed", "prompt", "type", "word"]
-    empty = {
-        "faithfulness": ["checkpoint", "ablation", "circuit", "size", "value", "full", "empty"],
-        "transfer": ["circuit_from", "model", "value", "full", "empty"],
-        "patching": ["direction", "nodes", "n_nodes", "base", "tuned", "patched"],
-        "specificity": ["circuit", "prompts", "full", "ablated"],
-        "ablation_rank": ["checkpoint", "n_nodes", "spearman"],
+    return {
+        name: pd.DataFrame(rows, columns=columns + INTERVENTIONS[name])
+        for name, rows in found.items()
     }
-    return {name: pd.DataFrame(rows, columns=columns + empty[name]) for name, rows in found.items()}
 
 
 def faithfulness_rows(plan: Plan, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
