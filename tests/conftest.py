@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
-from circuitdrift.config import Params, load_params
+from circuitdrift.config.params import Params, load_params
 from circuitdrift.models.loading import load_model, load_tokenizer
 from circuitdrift.models.tiny import write_tiny
 from circuitdrift.paths import BASE_MODEL

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 import simulated_rows as simulated
-from circuitdrift.config import Params, load_params
+from circuitdrift.config.params import Params, load_params
 from circuitdrift.identifiers import Run
 from circuitdrift.summaries.study import StudyTables, Summaries, summarise
 from circuitdrift.summaries.training import under_each_run

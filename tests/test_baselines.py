@@ -15,7 +15,7 @@ from circuitdrift.baselines import (
     baseline_table,
     compare_baselines,
 )
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 
 SETTINGS = Statistics(confidence=0.95, bootstrap_samples=500, permutations=100, seed=0)
 CHECKPOINTS = ("025", "050", "100")

@@ -14,7 +14,7 @@ from circuitdrift.attribution.prompts import TokenisedPrompt, choose_prompts, se
 from circuitdrift.attribution.selection import decoder_norms, loudest, strongest
 from circuitdrift.attribution.sweep import sweep
 from circuitdrift.attribution.targets import Target, top_answer_target
-from circuitdrift.config import Attribution
+from circuitdrift.config.attribution import Attribution
 from circuitdrift.dataset import Prompt
 from circuitdrift.features.neurons import NeuronBasis
 
@@ -133,8 +133,8 @@ def test_circuits_of_both_engines_agree(  # type: ignore[no-untyped-def]
     assert control.answer == tiny_model(torch.tensor([control.tokens])).logits[0, -1].argmax()
 
     expected, _ = trace_circuits(tiny_model, tiny_tokenizer, prompts, settings)
-    assert task.graph.node_set() == expected.graph.node_set()
-    assert task.graph.edge_set() == expected.graph.edge_set()
+    assert torch.equal(task.graph.nodes, expected.graph.nodes)
+    assert torch.equal(task.graph.edges, expected.graph.edges)
     torch.testing.assert_close(task.graph.weights, expected.graph.weights, rtol=1e-4, atol=1e-5)
     assert task.graph.scores.replacement == pytest.approx(expected.graph.scores.replacement)
 

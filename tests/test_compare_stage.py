@@ -17,7 +17,7 @@ from circuitdrift import paths
 from circuitdrift.artifacts import read_json, write_json, write_jsonl
 from circuitdrift.circuit_files import save_circuits
 from circuitdrift.comparison import weighted_jaccard
-from circuitdrift.config import Params, load_params
+from circuitdrift.config.params import Params, load_params
 from circuitdrift.dataset import Prompt
 from circuitdrift.errors import InputError
 from circuitdrift.graph import Circuit

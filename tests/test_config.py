@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
-from circuitdrift.config import load_params
+from circuitdrift.config.params import load_params
 from circuitdrift.errors import InputError, Problem
 from circuitdrift.identifiers import Run
 
@@ -401,7 +401,7 @@ def test_a_stage_refuses_within_two_seconds_and_without_torch(tmp_path: Path) ->
     assert time.monotonic() - started < 2
     assert stage.returncode == 1
     imported = {line.rpartition("|")[2].strip() for line in stage.stderr.splitlines()}
-    assert "circuitdrift.config" in imported
+    assert "circuitdrift.config.params" in imported
     assert imported.isdisjoint({"torch", "transformers", "pandas"})
     message = stage.stderr[stage.stderr.index("finetune: refused") :]
     assert message.splitlines()[:4] == [

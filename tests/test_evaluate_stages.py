@@ -7,7 +7,7 @@ import pytest
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
-from circuitdrift.config import Params
+from circuitdrift.config.params import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.errors import InputError
 from circuitdrift.evaluation import headline

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from circuitdrift.identifiers import Run, checkpoint_name, feature_name, node_name
+from circuitdrift.identifiers import Run, checkpoint_name, feature_name
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,5 @@ def test_what_names_no_run_is_refused(name: str) -> None:
         Run.parse(name)
 
 
-def test_features_and_nodes_are_named_by_place() -> None:
+def test_a_feature_is_named_by_its_place() -> None:
     assert feature_name(12, 345) == "L12/F345"
-    assert node_name(12, 7, 345) == "L12/P7/F345"

@@ -17,7 +17,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift.artifacts import read_json
-from circuitdrift.config import Base, Params, load_params
+from circuitdrift.config.base import Base
+from circuitdrift.config.params import Params, load_params
 from circuitdrift.errors import InputError
 from circuitdrift.models import importing
 from circuitdrift.models.acceptance import mean_loss

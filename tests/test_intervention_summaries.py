@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.summaries.faithfulness_curves import faithfulness_summary
 from circuitdrift.summaries.interventions import (
     ablation_rank_summary,

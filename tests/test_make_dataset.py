@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from circuitdrift.config import Params, load_params
+from circuitdrift.config.params import Params, load_params
 from circuitdrift.constraint_rules import begins_with
 from circuitdrift.dataset import read_examples, read_prompts
 from circuitdrift.errors import InputError

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,21 @@ def test_a_model_is_float32_in_evaluation_with_visible_attention(
     assert {parameter.device.type for parameter in tiny_model.parameters()} == {"cpu"}
     assert not tiny_model.training
     assert tiny_model.config._attn_implementation == "eager"
+
+
+def test_a_model_that_was_dropped_is_freed_before_the_next_is_loaded(tiny_base: Path) -> None:
+    """Even one that was asked for its hidden states, and without the collector's own rounds."""
+    gc.disable()
+    try:
+        model = load_model(tiny_base)
+        with torch.no_grad():
+            model(torch.tensor([[1, 2, 3]]), output_hidden_states=True)
+        dropped = weakref.ref(model.model.layers[0])
+        del model
+        load_model(tiny_base)
+        assert dropped() is None
+    finally:
+        gc.enable()
 
 
 def test_a_tokenizer_pads_on_the_right_and_loads_without_a_false_alarm(

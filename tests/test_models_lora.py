@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift.artifacts import read_json, write_json
-from circuitdrift.config import Lora
+from circuitdrift.config.train import Lora
 from circuitdrift.errors import InputError
 from circuitdrift.models.adapter_norms import (
     CONFIG_FILE,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circuitdrift.config import Compare
+from circuitdrift.config.compare import Compare
 from circuitdrift.identifiers import Run
 from circuitdrift.node_sets import NodeSets, node_sets
 from circuitdrift.overlap_table import overlap_table
@@ -12,6 +12,7 @@ SETTINGS = Compare(
     top_features=1,
     thresholds=(0.5, 0.9),
     random_sets=200,
+    tested_per_word=5000,
     fdr=0.05,
     min_effect=0.0,
     min_agreement=0.75,

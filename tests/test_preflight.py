@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from circuitdrift.config import load_params
+from circuitdrift.config.params import load_params
 from circuitdrift.errors import InputError, Problem
 from circuitdrift.identifiers import Run
 from circuitdrift.preflight import check_study, run_named

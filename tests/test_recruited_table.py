@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.contrasts import Contrast
 from circuitdrift.recruited_table import COLUMNS, recruited_table
 from circuitdrift.recruitment import FoundFeatures

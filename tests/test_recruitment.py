@@ -3,13 +3,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circuitdrift import recruitment
-from circuitdrift.config import Compare, Statistics
+from circuitdrift.config.compare import Compare
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.contrasts import Contrast
-from circuitdrift.recruitment import find_features
+from circuitdrift.recruitment import _word_values, find_features
 
 COMPARE = Compare(
-    top_features=1, thresholds=(0.5,), random_sets=1, fdr=0.05, min_effect=0.0, min_agreement=0.75
+    top_features=1,
+    thresholds=(0.5,),
+    random_sets=1,
+    tested_per_word=5000,
+    fdr=0.05,
+    min_effect=0.0,
+    min_agreement=0.75,
 )
 STATISTICS = Statistics(confidence=0.95, bootstrap_samples=200, permutations=1000, seed=0)
 A, B = ("simple", "a"), ("simple", "b")
@@ -62,19 +68,17 @@ def test_a_change_that_differs_in_sign_from_prompt_to_prompt_is_not_found() -> N
     assert found.agreement == pytest.approx([1 / 3])
 
 
-def test_the_strongest_features_are_tested_whatever_the_labels(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(recruitment, "TESTED_PER_WORD", 10)
+def test_the_strongest_features_are_tested_whatever_the_labels() -> None:
     given = contrast(seed=0)
     # Strong in one run of group b alone: tested, whichever group the run is in.
     given.b[4, :, 1, 50] = 1000
-    chosen = recruitment._word_values(given, A).chosen
+    chosen = _word_values(given, A, 10).chosen
     assert len(chosen) == 10
     assert 150 in chosen
     exchanged = Contrast(given.words, given.base, given.b, given.a)
-    assert np.array_equal(recruitment._word_values(exchanged, A).chosen, chosen)
-    assert find_features(given, COMPARE, STATISTICS).n_tested == 20
+    assert np.array_equal(_word_values(exchanged, A, 10).chosen, chosen)
+    few = COMPARE.model_copy(update={"tested_per_word": 10})
+    assert find_features(given, few, STATISTICS).n_tested == 20
 
 
 def test_a_difference_too_small_to_count_is_not_found() -> None:

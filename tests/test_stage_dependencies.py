@@ -15,7 +15,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from circuitdrift import paths
-from circuitdrift.config import Params
+from circuitdrift.config.params import Params
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src"
@@ -45,12 +45,24 @@ def module_files(name: str) -> Iterator[Path]:
 
 def imported_names(file: Path) -> Iterator[str]:
     """Every module that ``file`` imports, inside functions too; ``a.b`` for ``from a import b``."""
-    for node in ast.walk(parse(file)):
+    for node in nodes_that_run(parse(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file} has a relative import, which this test cannot follow"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def nodes_that_run(tree: ast.AST) -> Iterator[ast.AST]:
+    """All of ``tree`` but what stands under ``if TYPE_CHECKING:``, which never runs."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting.extend(node.orelse)
+        else:
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 @cache
@@ -105,6 +117,18 @@ def sections_read(tree: ast.AST, file: Path) -> set[str]:
                     *_, origin = module_files(name)
                     sections |= sections_read(function(origin, called), origin)
     return sections
+
+
+def sections_listed(stage: str) -> set[str]:
+    return {param.partition(".")[0] for param in STAGES[stage].get("params", [])}
+
+
+def section_file(section: str) -> Path:
+    """The file of the class that holds a section of params.yaml."""
+    annotation = Params.model_fields[section].annotation
+    assert annotation is not None
+    *_, file = module_files(annotation.__module__)
+    return file
 
 
 def is_params(node: ast.AST) -> bool:
@@ -168,9 +192,10 @@ def test_a_stage_runs_its_own_module(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_code_deps_are_the_modules_imported(stage: str) -> None:
     listed = {dep for dep in STAGES[stage]["deps"] if dep.startswith("src/")}
-    # What run.py imports itself (preflight) refuses bad input and writes nothing, so a change
-    # there makes no result stale.
-    imported = closure(stage_module(stage)) | {"src/run.py"}
+    # What run.py imports itself (preflight, and with it all of config) refuses bad input and writes
+    # nothing, so a change there makes no result stale. But a section comes with code of its own.
+    sections = map(section_file, sections_listed(stage))
+    imported = closure(stage_module(stage), *sections) | {"src/run.py"}
     assert sorted(imported - listed) == [], f"add these to the deps of {stage}"
     assert sorted(listed - imported) == [], f"remove these from the deps of {stage}"
 
@@ -182,11 +207,19 @@ def test_every_file_beside_the_code_is_a_dep() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_params_listed_are_those_read(stage: str) -> None:
-    listed = {param.partition(".")[0] for param in STAGES[stage].get("params", [])}
+    listed = sections_listed(stage)
     read = sections_read(parse(stage_module(stage)), stage_module(stage))
     assert read <= set(Params.model_fields)
     assert sorted(read - listed) == [], f"add these to the params of {stage}"
     assert sorted(listed - read) == [], f"remove these from the params of {stage}"
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_no_section_is_a_dep_but_those_read(stage: str) -> None:
+    files = {section: section_file(section) for section in Params.model_fields}
+    read = {files[section] for section in sections_listed(stage)}
+    depended_on = {ROOT / dep for dep in STAGES[stage]["deps"]} & {*files.values()}
+    assert depended_on == read
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -203,3 +236,16 @@ def test_the_closure_follows_imports_inside_functions_and_through_modules() -> N
     assert "src/circuitdrift/preflight.py" in imported  # imported inside main()
     assert "src/circuitdrift/identifiers.py" in imported  # by config, not by run.py
     assert "src/circuitdrift/__init__.py" not in imported  # a docstring alone
+
+
+def test_an_import_for_type_checking_alone_is_no_dependency(tmp_path: Path) -> None:
+    file = tmp_path / "module.py"
+    file.write_text(
+        "if TYPE_CHECKING:\n"
+        "    from one import A\n"
+        "else:\n"
+        "    from two import A\n"
+        "if A:\n"
+        "    import three\n"
+    )
+    assert set(imported_names(file)) == {"two.A", "three"}

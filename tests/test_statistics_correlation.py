@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.statistics.correlation import (
     clustered_rank_interval,
     partial_rank_correlation,

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.statistics.intervals import (
     Interval,
     bootstrap_difference,

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.statistics.intervals import hierarchical_mean
 from circuitdrift.summaries.drift import drift_summary, overlap_summary
 from circuitdrift.summaries.grids import cells, checkpoint_order, focus_condition, with_interval

@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json
-from circuitdrift.config import Lora, Params
+from circuitdrift.config.params import Params
+from circuitdrift.config.train import Lora
 from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError
 from circuitdrift.models.lora import add_lora
@@ -188,7 +189,7 @@ def test_same_seed_same_bytes(params: Params) -> None:
 
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from circuitdrift.config import Lora, Params\n"
+        "from circuitdrift.config.params import Params\n"
         "from circuitdrift.stages import finetune\n"
         "finetune.run(Params.model_validate_json(sys.argv[2]), 'mapped-0')"
     )

@@ -15,7 +15,8 @@ from circuitdrift import paths
 from circuitdrift.artifacts import write_json, write_table
 from circuitdrift.attribution.prompts import segment_tokens
 from circuitdrift.circuit_files import save_circuits
-from circuitdrift.config import Lora, Params
+from circuitdrift.config.params import Params
+from circuitdrift.config.train import Lora
 from circuitdrift.dataset import Prompt, read_prompts
 from circuitdrift.errors import InputError
 from circuitdrift.identifiers import BASE

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.identifiers import BASE, TRAINED
 from circuitdrift.statistics.correlation import clustered_rank_interval, partial_rank_correlation
 from circuitdrift.statistics.intervals import Interval

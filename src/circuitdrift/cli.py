@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from circuitdrift import paths
-from circuitdrift.config import Params
+from circuitdrift.config.params import Params
 from circuitdrift.constraints import load_constraints, make_prompts
 from circuitdrift.dataset import Prompt
 from circuitdrift.errors import InputError

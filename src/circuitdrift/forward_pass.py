@@ -79,6 +79,10 @@ def _read_batch(model: PreTrainedModel, batch: Sequence[Question]) -> tuple[Tens
 
 def unembed(model: PreTrainedModel, normalised: Tensor) -> Tensor:
     """Logits ``[n, vocabulary]`` of the final norm's output ``[n, d_model]``."""
-    logits: Tensor = model.get_output_embeddings()(normalised)
+    return softcapped(model, model.get_output_embeddings()(normalised))
+
+
+def softcapped(model: PreTrainedModel, logits: Tensor) -> Tensor:
+    """Logits as the model gives them out: pressed between two bounds, if its config says so."""
     cap = getattr(model.config, "final_logit_softcapping", None)
     return logits if cap is None else torch.tanh(logits / cap) * cap

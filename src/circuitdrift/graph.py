@@ -76,16 +76,6 @@ class CircuitGraph:
     weights: Tensor
     scores: Scores
 
-    def node_set(self) -> set[tuple[int, ...]]:
-        """The kept features as (layer, position, neuron)."""
-        features = self.nodes[self.nodes[:, 0] == NodeKind.FEATURE, 1:]
-        return {tuple(row) for row in features.tolist()}
-
-    def edge_set(self) -> set[tuple[tuple[int, ...], ...]]:
-        """The kept edges as pairs of nodes, target first."""
-        names = [tuple(row) for row in self.nodes.tolist()]
-        return {(names[target], names[source]) for target, source in self.edges.tolist()}
-
 
 @dataclass(frozen=True)
 class Circuit:

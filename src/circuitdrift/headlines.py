@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from circuitdrift.config import Params
 from circuitdrift.identifiers import BASE, Run
 from circuitdrift.summaries.grids import CONTROL, MAPPED, TASK, focus_condition
 from circuitdrift.summaries.interventions import RECRUITED, SUFFICIENCY
 from circuitdrift.summaries.mapping import ACCURACY, DRIFT
 from circuitdrift.summaries.study import StudyTables, Summaries
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def headline_means(headlines: Mapping[str, Any]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Names of runs, checkpoints, features and nodes."""
+"""Names of runs, checkpoints and features."""
 
 from __future__ import annotations
 
@@ -52,10 +52,6 @@ def random_change(draw: int) -> str:
 
 def feature_name(layer: int, feature: int) -> str:
     return f"L{layer}/F{feature}"
-
-
-def node_name(layer: int, position: int, feature: int) -> str:
-    return f"L{layer}/P{position}/F{feature}"
 
 
 def derived_seed(*parts: str | int) -> int:

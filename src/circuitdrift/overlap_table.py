@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from circuitdrift.comparison import Array
-from circuitdrift.config import Compare
+from circuitdrift.config.compare import Compare
 from circuitdrift.identifiers import BASE, Run
 from circuitdrift.node_sets import NodeSets, chance_corrected, random_jaccard, set_jaccard
 

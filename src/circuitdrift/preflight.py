@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 
 from circuitdrift import paths
-from circuitdrift.config import Params, load_params
+from circuitdrift.config.params import Params, load_params
 from circuitdrift.constraints import Constraints, load_constraints
 from circuitdrift.dataset import Example
 from circuitdrift.errors import InputError, Problem

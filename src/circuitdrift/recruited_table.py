@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from circuitdrift.comparison import Array
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.contrasts import Contrast, Indices, Word
 from circuitdrift.identifiers import feature_name
 from circuitdrift.recruitment import FoundFeatures

@@ -7,15 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from circuitdrift.comparison import Array
-from circuitdrift.config import Compare, Statistics
+from circuitdrift.config.compare import Compare
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.contrasts import Contrast, Indices, Word
 from circuitdrift.statistics.permutation import many_features_test
-
-# Of each word's features so many are tested, the strongest over the base and all runs alike: the
-# rest, six of seven in the default model, have effects too small to matter and would only dilute
-# the correction for multiple tests. Because the choice does not look at the runs' labels, a test
-# by permuting labels keeps its level (Bourgon, Gentleman and Huber 2010, PNAS 107).
-TESTED_PER_WORD = 5000
 
 
 @dataclass(frozen=True)
@@ -44,16 +39,19 @@ class FoundFeatures:
 def find_features(contrast: Contrast, settings: Compare, statistics: Statistics) -> FoundFeatures:
     """The features whose effect on a word differs between the runs of group a and those of b.
 
-    Of every word the strongest features are tested, all words together, on each run's mean over
-    the word's prompts. Found is what reaches ``settings.fdr``, differs by at least
-    ``settings.min_effect`` logits, and changes from base in one direction on at least
-    ``settings.min_agreement`` of group a's runs and prompts. Between the conditions half of all
-    features differ reliably, most of them by next to nothing: a test alone would name too many.
+    Of every word the ``settings.tested_per_word`` strongest features are tested, all words
+    together, on each run's mean over the word's prompts. Found is what reaches ``settings.fdr``,
+    differs by at least ``settings.min_effect`` logits, and changes from base in one direction on at
+    least ``settings.min_agreement`` of group a's runs and prompts. Between the conditions half of
+    all features differ reliably, most of them by next to nothing: a test alone would name too many.
 
     Raises:
         ValueError: if a group has fewer than two runs.
     """
-    parts = [_word_values(contrast, word) for word in dict.fromkeys(contrast.words)]
+    parts = [
+        _word_values(contrast, word, settings.tested_per_word)
+        for word in dict.fromkeys(contrast.words)
+    ]
     words = [part.word for part in parts for _ in part.chosen]
     chosen, agreement = (
         np.concatenate([getattr(part, name) for part in parts]) for name in ("chosen", "agreement")
@@ -87,12 +85,16 @@ class _WordValues:
     b: Array
 
 
-def _word_values(contrast: Contrast, word: Word) -> _WordValues:
+def _word_values(contrast: Contrast, word: Word, n_tested: int) -> _WordValues:
     prompts = contrast.prompts_of(word)
     base = contrast.base[prompts].reshape(len(prompts), -1)
     a, b = (side[:, prompts].reshape(len(side), *base.shape) for side in (contrast.a, contrast.b))
+    # The strongest over the base and all runs alike: the rest, six of seven in the default model,
+    # have effects too small to matter and would only dilute the correction for multiple tests.
+    # Because the choice does not look at the runs' labels, a test by permuting labels keeps its
+    # level (Bourgon, Gentleman and Huber 2010, PNAS 107).
     strength = np.abs(np.concatenate([base[None], a, b])).mean((0, 1))
-    chosen = np.sort(np.argsort(-strength, kind="stable")[:TESTED_PER_WORD])
+    chosen = np.sort(np.argsort(-strength, kind="stable")[:n_tested])
     change = a[:, :, chosen] - base[:, chosen]
     agrees = np.sign(change) == np.sign(change.mean((0, 1)))
     return _WordValues(

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import pandas as pd
@@ -17,7 +17,6 @@ import pandas as pd
 from circuitdrift import markdown
 from circuitdrift.baselines import ALL_OTHERS, CHECKPOINT_TOO, DRIFT
 from circuitdrift.claims import Findings, claims_table
-from circuitdrift.config import Params
 from circuitdrift.figures.baselines import OUTCOME_NAMES
 from circuitdrift.figures.drift import middle_threshold
 from circuitdrift.headlines import headline_means, limits, records_where, recruited_counts
@@ -29,6 +28,9 @@ from circuitdrift.summaries.mapping import BETWEEN
 from circuitdrift.summaries.mapping import DRIFT as DRIFT_FROM_BASE
 from circuitdrift.summaries.study import StudyTables, Summaries
 from circuitdrift.verdicts import Verdict, as_json, circuits_differ, mappings_taught
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

@@ -25,7 +25,7 @@ from circuitdrift.circuit_pairs import (
     measure,
 )
 from circuitdrift.comparison import Array
-from circuitdrift.config import Compare
+from circuitdrift.config.compare import Compare
 from circuitdrift.contrasts import FeatureEffects
 from circuitdrift.dataset import Prompt
 from circuitdrift.graph import Circuit

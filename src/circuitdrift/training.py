@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from circuitdrift.artifacts import write_json
-from circuitdrift.config import Train
+from circuitdrift.config.train import Train
 from circuitdrift.dataset import Example
 from circuitdrift.encoding import encode, pad_right, padded_inputs
 from circuitdrift.errors import InputError, Problem

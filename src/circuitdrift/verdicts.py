@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from circuitdrift.config import Verdicts
+from circuitdrift.config.verdicts import Verdicts
 from circuitdrift.summaries.grids import EVALUATION, MAPPED, TASK
 from circuitdrift.summaries.interventions import BEYOND, NECESSITY, SUFFICIENCY
 from circuitdrift.summaries.mapping import ACCURACY, ACCURACY_GAIN, BETWEEN, BEYOND_RANDOM

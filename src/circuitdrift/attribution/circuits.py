@@ -13,7 +13,7 @@ from circuitdrift.attribution.frozen_pass import freeze
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.prompts import TokenisedPrompt, segment_tokens
 from circuitdrift.attribution.targets import Target, top_answer_target
-from circuitdrift.config import Attribution
+from circuitdrift.config.attribution import Attribution
 from circuitdrift.dataset import Prompt
 from circuitdrift.graph import Circuit, CircuitGraph, NodeKind, node_table
 from circuitdrift.influence import node_influence, normalise, prune, scores

@@ -14,7 +14,7 @@ from circuitdrift.attribution.components import components_of
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.selection import decoder_norms, loudest, strongest
 from circuitdrift.attribution.sweep import sweep
-from circuitdrift.config import Attribution
+from circuitdrift.config.attribution import Attribution
 from circuitdrift.features.neurons import NeuronBasis
 
 ROUNDS = 4

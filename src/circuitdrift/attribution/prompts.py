@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerFast
 
 from circuitdrift.attribution.targets import Target
-from circuitdrift.config import Attribution
+from circuitdrift.config.attribution import Attribution
 from circuitdrift.dataset import Prompt
 from circuitdrift.graph import Circuit
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from circuitdrift.config import Params
 from circuitdrift.figures.baselines import forest_figure
 from circuitdrift.figures.drift import (
     drift_figure,
@@ -27,6 +27,9 @@ from circuitdrift.identifiers import BASE, SEGMENTS
 from circuitdrift.summaries.faithfulness_curves import FAITHFULNESS
 from circuitdrift.summaries.grids import checkpoint_order, focus_condition
 from circuitdrift.summaries.study import StudyTables, Summaries
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def draw(params: Params, tables: StudyTables, summaries: Summaries) -> dict[str, Figure]:

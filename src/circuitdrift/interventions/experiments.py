@@ -11,7 +11,7 @@ import pandas as pd
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from circuitdrift.config import Validation
+from circuitdrift.config.validation import Validation
 from circuitdrift.identifiers import BASE, derived_seed, random_change
 from circuitdrift.interventions.ablation import Subject, prepare
 from circuitdrift.interventions.circuit_trials import (

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from circuitdrift.encoding import pad_right
+from circuitdrift.forward_pass import softcapped
 from circuitdrift.interventions.activations import (
     Replacement,
     recorded_activations,
@@ -63,10 +64,8 @@ def targets(model: PreTrainedModel, prompts: Sequence[TargetPrompt]) -> Tensor:
     tokens = pad_right([prompt.tokens for prompt in prompts], 0)
     states = model.model(input_ids=tokens, use_cache=False).last_hidden_state
     asked = sorted({token for prompt in prompts for token in (prompt.answer, *prompt.others)})
-    logits = states[torch.arange(len(prompts)), last_positions] @ model.lm_head.weight[asked].T
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    if cap is not None:
-        logits = torch.tanh(logits / cap) * cap
+    last = states[torch.arange(len(prompts)), last_positions]
+    logits = softcapped(model, last @ model.lm_head.weight[asked].T)
     column = {token: index for index, token in enumerate(asked)}
     return torch.stack(
         [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import torch
@@ -26,11 +27,15 @@ def use_threads(n: int) -> None:
 def load_model(directory: Path) -> PreTrainedModel:
     """Load a causal language model in float32 for evaluation.
 
-    Attention is the eager implementation, the one that exposes its patterns.
+    Attention is the eager implementation, the one that exposes its patterns. Models that nobody
+    holds any more are freed first.
 
     Raises:
         InputError: if ``directory`` holds no model.
     """
+    # transformers leaves each layer whose states or attention patterns it was asked for with its
+    # own bound `forward`: the layer holds itself, and its weights stay until the collector comes.
+    gc.collect()
     _require(directory, "config.json")
     model = AutoModelForCausalLM.from_pretrained(
         directory,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import (
@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from circuitdrift.artifacts import read_json, replacing, write_json
-from circuitdrift.config import Lora
 from circuitdrift.errors import InputError, Problem
 from circuitdrift.models.adapter_norms import CONFIG_FILE, WEIGHTS_FILE, product_norm
 from circuitdrift.models.loading import load_model
 from circuitdrift.paths import BASE_MODEL
+
+if TYPE_CHECKING:
+    from circuitdrift.config.train import Lora
 
 ADAPTER = "default"  # PEFT's name of a model's only adapter
 ATTENTION = ("k_proj", "o_proj", "q_proj", "v_proj")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.progress import track
@@ -22,13 +23,15 @@ from circuitdrift.attribution.circuits import trace_circuits
 from circuitdrift.attribution.prompts import TokenisedPrompt
 from circuitdrift.checkpoints import checkpoints_in
 from circuitdrift.circuit_files import load_circuits, save_circuits
-from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.graph import Circuit
 from circuitdrift.identifiers import BASE, Run, derived_seed, feature_name
 from circuitdrift.models.loading import load_tokenizer, use_threads
 from circuitdrift.models.lora import load_checkpoint, load_randomised
 from circuitdrift.models.planted import choose_planted, planting
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def run(params: Params, run_name: str) -> None:
@@ -37,6 +40,7 @@ def run(params: Params, run_name: str) -> None:
     base = load_circuits(paths.attribution(BASE, BASE))
     prompts = [TokenisedPrompt.of(circuit) for circuit in base]
     adapters = checkpoints_in(paths.CHECKPOINTS / run_name)
+    last = adapters[-1].name
     n_random = params.nulls.random_lora
     with replacing(paths.attributions(run_name)) as directory:
         for path, model, with_graphs in track(
@@ -47,13 +51,14 @@ def run(params: Params, run_name: str) -> None:
             asked = prompts if with_graphs else _without_graphs(prompts)
             circuits = trace_circuits(model, tokenizer, asked, params.attribution)
             save_circuits(directory / path.relative_to(paths.attributions(run_name)), circuits)
-        _plant(params, run_name, adapters[-1], tokenizer, directory)
+            if path == paths.attribution(run_name, last):
+                _plant(params, run_name, last, model, tokenizer, directory=directory)
 
 
 def _models(
     run_name: str, adapters: Sequence[Path], n_random: int
 ) -> Iterator[tuple[Path, PreTrainedModel, bool]]:
-    """Place of the circuits, model, whether graphs are wanted; one model in memory at a time."""
+    """Place of the circuits, model, whether graphs are wanted; each is loaded when it is due."""
     for adapter in adapters:
         yield (
             paths.attribution(run_name, adapter.name),
@@ -76,30 +81,32 @@ def _without_graphs(prompts: Sequence[TokenisedPrompt]) -> list[TokenisedPrompt]
 def _plant(
     params: Params,
     run_name: str,
-    adapter: Path,
+    checkpoint: str,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
+    *,
     directory: Path,
 ) -> None:
     """Trace the discovery prompts once more with one of the strong neurons scaled."""
     planted = params.nulls.planted
     inside = paths.attributions(run_name)
     roles = {prompt.id: prompt.role for prompt in read_prompts(paths.PROMPTS)}
-    circuits = load_circuits(directory / paths.attribution(run_name, adapter.name).name)
+    # As they were saved, to half precision: that is what the comparison will read.
+    circuits = load_circuits(directory / paths.attribution(run_name, checkpoint).name)
     discovery = [circuit for circuit in circuits if roles[circuit.prompt] == "discovery"]
     mean_effect = _mean_effect(discovery)
     layer, feature = choose_planted(
         mean_effect, min(planted.among, mean_effect.numel()), Run.parse(run_name).seed
     )
     prompts = _without_graphs([TokenisedPrompt.of(circuit) for circuit in discovery])
-    model = load_checkpoint(paths.BASE_MODEL, adapter)
     with planting(model, layer, feature, planted.scale):
         traced = trace_circuits(model, tokenizer, prompts, params.attribution)
-    place = paths.planted_attribution(run_name, adapter.name).relative_to(inside)
+    place = paths.planted_attribution(run_name, checkpoint).relative_to(inside)
     save_circuits(directory / place, traced)
     write_json(
         directory / paths.planted_description(run_name).relative_to(inside),
         {
-            "checkpoint": adapter.name,
+            "checkpoint": checkpoint,
             "layer": layer,
             "feature": feature,
             "name": feature_name(layer, feature),

@@ -6,6 +6,7 @@ Randomly initialised models, where asked for, are traced on the same prompts and
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from rich.progress import track
 from transformers import PreTrainedModel
@@ -15,11 +16,13 @@ from circuitdrift.artifacts import replacing
 from circuitdrift.attribution.circuits import tokenise, trace_circuits
 from circuitdrift.attribution.prompts import choose_prompts
 from circuitdrift.circuit_files import save_circuits
-from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.identifiers import BASE, derived_seed
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
 from circuitdrift.models.random_models import random_model
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def run(params: Params) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.progress import track
@@ -13,7 +13,6 @@ from rich.progress import track
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json, write_json, write_table
 from circuitdrift.circuit_files import load_circuits
-from circuitdrift.config import Params
 from circuitdrift.contrasts import MAPPED, SHUFFLED, Contrast, FeatureEffects
 from circuitdrift.dataset import read_prompts
 from circuitdrift.decoders import decoder_tokens
@@ -24,6 +23,9 @@ from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
 from circuitdrift.recruited_table import COLUMNS, recruited_table
 from circuitdrift.recruitment import FoundFeatures, find_features
 from circuitdrift.study_comparison import StudyComparison, headline
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 N_TOKENS = 5
 

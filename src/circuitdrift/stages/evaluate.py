@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.progress import track
@@ -11,7 +11,6 @@ from rich.progress import track
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json, write_json, write_table
 from circuitdrift.checkpoints import checkpoints_in
-from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.evaluation import (
     Evaluated,
@@ -24,6 +23,9 @@ from circuitdrift.identifiers import Run
 from circuitdrift.models.adapter_norms import adapter_norms
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
 from circuitdrift.models.lora import load_checkpoint
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def run(params: Params, run_name: str) -> None:
@@ -42,13 +44,12 @@ def run(params: Params, run_name: str) -> None:
     base = read_prompt_ends(load_model(paths.BASE_MODEL), tokenizer, prompts, batch_size)
     tables = []
     for path in track(checkpoints, description=f"evaluate {run_name}"):
-        model = load_checkpoint(paths.BASE_MODEL, path)
-        table = evaluate_model(model, tokenizer, prompts, batch_size, base)
+        table = evaluate_model(
+            load_checkpoint(paths.BASE_MODEL, path), tokenizer, prompts, batch_size, base
+        )
         step = read_json(path / "progress.json")["step"]
         evaluated = Evaluated(run_name, named.condition, named.seed, path.name, step)
         tables.append(identified(table, evaluated))
-        del model
-        gc.collect()  # PEFT leaves cycles behind, and four models in memory
     whole = pd.concat(tables, ignore_index=True)
     write_table(paths.evaluation_table(run_name), whole)
     write_json(paths.evaluation_metrics(run_name), headline(whole))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from circuitdrift import paths
 from circuitdrift.artifacts import write_json, write_table
-from circuitdrift.config import Params
 from circuitdrift.dataset import read_prompts
 from circuitdrift.evaluation import Evaluated, evaluate_model, headline, identified
 from circuitdrift.identifiers import BASE
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def run(params: Params) -> None:

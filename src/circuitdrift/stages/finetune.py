@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from circuitdrift import paths
 from circuitdrift.artifacts import replacing
-from circuitdrift.config import Params
 from circuitdrift.dataset import read_examples
 from circuitdrift.identifiers import Run
 from circuitdrift.models.loading import (
@@ -15,6 +16,9 @@ from circuitdrift.models.loading import (
 )
 from circuitdrift.models.lora import add_lora
 from circuitdrift.training import train
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def run(params: Params, run_name: str) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from circuitdrift.artifacts import replacing, write_json
-from circuitdrift.config import Params
 from circuitdrift.model_source import parse_model_source
 from circuitdrift.models.importing import import_model
 from circuitdrift.models.loading import use_threads
 from circuitdrift.paths import BASE_MODEL
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 SOURCE_FILE = "source.json"
 

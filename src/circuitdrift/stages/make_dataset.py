@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from circuitdrift import paths
 from circuitdrift.artifacts import replacing, write_jsonl
-from circuitdrift.config import Params
 from circuitdrift.constraints import load_constraints, make_prompts
 from circuitdrift.examples import (
     make_examples,
@@ -16,6 +16,9 @@ from circuitdrift.examples import (
     unrelated_sentences,
 )
 from circuitdrift.training_file import training_pool
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 
 def run(params: Params) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -11,7 +12,6 @@ from matplotlib.figure import Figure
 
 from circuitdrift import paths
 from circuitdrift.artifacts import read_json, replacing, write_json, write_table, write_text
-from circuitdrift.config import Params
 from circuitdrift.figures.gallery import draw
 from circuitdrift.figures.style import use_style
 from circuitdrift.headlines import study_metrics
@@ -21,6 +21,9 @@ from circuitdrift.reporting import Answers, answer, render_report, verdict_metri
 from circuitdrift.summaries.study import StudyTables, Summaries, summarise
 from circuitdrift.summaries.training import under_each_run
 from circuitdrift.validation import read_yaml
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 # What pandas would read as numbers or as nothing, but are names.
 _NAMES = dict.fromkeys(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.progress import track
@@ -20,7 +20,7 @@ from circuitdrift import paths
 from circuitdrift.artifacts import replacing, write_table
 from circuitdrift.checkpoints import checkpoints_in
 from circuitdrift.circuit_files import load_circuits
-from circuitdrift.config import Params, Validation
+from circuitdrift.config.validation import Validation
 from circuitdrift.dataset import read_prompts
 from circuitdrift.identifiers import BASE, Run
 from circuitdrift.interventions.circuit_trials import RanksOf
@@ -30,6 +30,9 @@ from circuitdrift.interventions.prompts import first_per_word, target_prompts
 from circuitdrift.models.loading import load_model, use_threads
 from circuitdrift.models.lora import load_checkpoint
 from circuitdrift.unit_circuits import ranks_by_type
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 PROMPT = ["prompt", "type", "word"]
 # Of each table the columns that order its rows, then the rest.

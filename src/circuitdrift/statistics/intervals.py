@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 
 Array = NDArray[np.float64]
 

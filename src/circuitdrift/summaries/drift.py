@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.identifiers import BASE, TRAINED
 from circuitdrift.summaries.grids import PROMPTS_OF_ROLE, RANDOM_ADAPTER, with_interval
 

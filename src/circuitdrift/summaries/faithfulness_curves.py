@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.faithfulness import cmd, cpr
 from circuitdrift.statistics.intervals import Interval
 from circuitdrift.summaries.grids import INTERVAL, Array, cells, size

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.statistics.intervals import Interval, ratio_of_means
 from circuitdrift.summaries.grids import INTERVAL, Array, cells, size, with_interval
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.identifiers import BASE, TRAINED
 from circuitdrift.statistics.effect_size import hedges_g
 from circuitdrift.statistics.intervals import hierarchical_difference, hierarchical_mean

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.identifiers import BASE
 from circuitdrift.statistics.intervals import hierarchical_difference
 from circuitdrift.summaries.grids import MAPPED, SHUFFLED

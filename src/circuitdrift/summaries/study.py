@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from circuitdrift.baselines import baseline_table, compare_baselines
-from circuitdrift.config import Params, Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.summaries.drift import drift_summary, overlap_summary
 from circuitdrift.summaries.faithfulness_curves import faithfulness_summary
 from circuitdrift.summaries.grids import focus_condition
@@ -22,6 +22,9 @@ from circuitdrift.summaries.interventions import (
 from circuitdrift.summaries.mapping import mapping
 from circuitdrift.summaries.places import change_map, mapping_by_place
 from circuitdrift.summaries.training import loss_at_checkpoints, loss_by_step, understanding
+
+if TYPE_CHECKING:
+    from circuitdrift.config.params import Params
 
 BASELINE_COLUMNS = ["outcome", "predictor", "given", "correlation", "low", "high", "n", "adds"]
 

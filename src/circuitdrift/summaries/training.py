@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from circuitdrift.config import Statistics
+from circuitdrift.config.statistics import Statistics
 from circuitdrift.identifiers import BASE
 from circuitdrift.summaries.grids import with_interval
 
