@@ -14,7 +14,8 @@ KEY := $(shell { $(PYTHON) -VV; pwd; cat requirements.lock; } 2>&1 | cksum | cut
 LOCKED := $(VENV)/locked-$(KEY)
 READY := $(VENV)/ready-$(KEY)
 
-.PHONY: help setup reproduce test lint format experiments bench-study bench-attribution lock
+.PHONY: help setup reproduce test lint format sweep scaling compare bench-study bench-attribution \
+    bench-sweep lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -37,9 +38,21 @@ format: setup ## Format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# A plain `dvc exp show` has a column for every param and every file of code.
-experiments: setup ## Compare experiments: what varied, and what came of it
-	$(BIN)/dvc exp show --only-changed --no-pager --drop '^(data|models|reports|src)/'
+# WORKERS=2: so many experiments at a time; as many as fit where it is not given.
+sweep: setup ## Run the experiments of sweep.yaml that are not finished
+	$(BIN)/circuitdrift sweep $(if $(WORKERS),--workers $(WORKERS))
+
+scaling: setup ## Write reports/scaling from the sweep's experiments
+	$(BIN)/circuitdrift scaling
+
+# A plain `dvc exp show` has a column for every param and every file of code. Experiments stand
+# under the commit that they were derived from, which need not be the last one.
+BASELINES = $(sort HEAD $(shell git for-each-ref --format='%(refname)' refs/exps \
+    | sed -nE 's,^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/.+,\1\2,p'))
+compare: setup ## Compare experiments: what varied and what came of it, best accuracy first
+	$(BIN)/dvc exp show $(addprefix --rev=,$(BASELINES)) --hide-workspace --only-changed \
+	    --drop '^(Created|State|Executor|(data|models|reports|src)/|dvc.yaml|(reports/metrics/.*:)?(mapped|shuffled|unrelated|base)[.-])' \
+	    --sort-by reports/metrics/study.json:accuracy --sort-order desc
 
 bench-study: setup ## Run every stage afresh in a temporary clone: wall time and peak memory
 	$(BIN)/python benchmarks/study.py
@@ -49,6 +62,9 @@ bench-attribution: setup ## Time the sweep against circuit-tracer; write reports
 	$(BIN)/python benchmarks/effects.py
 	$(BIN)/python benchmarks/selection.py
 	$(BIN)/python benchmarks/curves.py
+
+bench-sweep: setup ## Time a few experiments of the sweep with 1 and with 2 workers
+	$(BIN)/python benchmarks/sweep.py
 
 $(LOCKED):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \

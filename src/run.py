@@ -7,6 +7,7 @@ here, before a stage imports torch or loads a model.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -29,11 +30,18 @@ def main(arguments: list[str]) -> int:
         params = check_study(Path.cwd())
         for name in names:
             run_named(name, params)
+        _limit_threads(params.compute.threads)
         import_module(f"circuitdrift.stages.{stage}").run(params, *names)
     except InputError as error:
         print(f"{stage}: refused\n{error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _limit_threads(threads: int) -> None:
+    """Of every library that computes: each reads its variable when it is first imported."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
 
 
 if __name__ == "__main__":

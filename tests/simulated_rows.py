@@ -226,13 +226,24 @@ def recruited_rows(plan: Plan) -> pd.DataFrame:
 
 
 def null_rows(plan: Plan) -> pd.DataFrame:
-    comparisons = ["mapped vs shuffled", "mapped halves"] if len(plan.seeds) > 1 else []
+    sought = len(plan.seeds) > 1 and {"mapped", "shuffled"} <= set(plan.conditions)
+    comparisons = ["mapped vs shuffled", "mapped halves"] if sought else []
     columns = {"n_a": 5, "n_b": 5, "n_tested": 100}
     found = [4, 0][: len(comparisons)]
     reliable = [2 * number for number in found]
     return pd.DataFrame(
         {"comparison": comparisons, **columns, "n_reliable": reliable, "n_found": found}
     )
+
+
+def moved_rows(plan: Plan) -> pd.DataFrame:
+    counts = {"trained": (30, 10), "random-0": (2, 1)}
+    rows = [
+        {**identity(run), "change": change, "n_tested": 100, "n_grown": grown, "n_shrunk": shrunk}
+        for change, (grown, shrunk) in list(counts.items())[: 1 + plan.random_adapters]
+        for run in plan.runs
+    ]
+    return pd.DataFrame(rows)
 
 
 def control_rows(plan: Plan) -> pd.DataFrame:

@@ -46,6 +46,7 @@ def study_tables(plan: Plan) -> StudyTables:
         overlap=pd.DataFrame(simulated.overlap_rows(plan, rng)),
         between=simulated.between_rows(plan, rng),
         recruited=simulated.recruited_rows(plan),
+        moved=simulated.moved_rows(plan),
         recruitment_nulls=simulated.null_rows(plan),
         positive_control=simulated.control_rows(plan),
         original=read_yaml(ROOT / "data/original_study.yaml"),

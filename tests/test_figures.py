@@ -8,11 +8,12 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from circuitdrift.figures.drift import drift_figure, middle_threshold, overlap_figure
+from circuitdrift.figures.drift import drift_figure, overlap_figure
 from circuitdrift.figures.gallery import draw
 from circuitdrift.figures.interventions import patching_figure, transfer_figure
 from circuitdrift.figures.places import change_figure, mapping_place_figure
 from circuitdrift.figures.style import use_style, whiskers
+from circuitdrift.summaries.drift import middle_threshold
 from study_plans import CHECKPOINTS, PLANTED, Plan, reduced_plans
 from study_tables import study_params, study_summaries, study_tables
 

@@ -124,6 +124,11 @@ def test_experiments_compare_by_few_numbers() -> None:
         "loss": pytest.approx((8 / 7 + 8 / 8) / 2 + 0.2, abs=1e-4),
         "drift_task": pytest.approx(0.7, abs=0.02),
         "drift_control": pytest.approx(0.35, abs=0.02),
+        "drift_random": pytest.approx(0.05, abs=0.02),
+        "overlap_beyond_chance": pytest.approx(0.4 / 0.9, abs=0.02),
+        "n_moved": 40,
+        "n_moved_random": 3,
+        "cmd": pytest.approx(0.1225, abs=0.02),
         "forgetting": 0.0,
         "n_recruited": 9,
         "accuracy_mapped_minus_shuffled": pytest.approx(7 / 12, abs=1e-4),
@@ -137,8 +142,8 @@ def test_numbers_that_were_not_measured_are_not_among_the_metrics() -> None:
     params, tables = study_params(plan), study_tables(plan)
     found = study_metrics(params, tables, study_summaries(plan))
     assert set(found) == {
-        *("accuracy", "p_answer", "loss", "drift_task", "drift_control", "forgetting"),
-        "n_recruited",
+        *("accuracy", "p_answer", "loss", "drift_task", "drift_control", "drift_random"),
+        *("overlap_beyond_chance", "n_moved", "n_moved_random", "cmd", "forgetting"),
     }
 
 
@@ -200,6 +205,7 @@ def write_study(plan: Plan) -> None:
         (paths.BETWEEN_RUNS_TABLE, tables.between),
         (paths.RECRUITED_TABLE, tables.recruited),
         (paths.RECRUITMENT_NULLS_TABLE, tables.recruitment_nulls),
+        (paths.MOVED_FEATURE_TABLE, tables.moved),
         (paths.POSITIVE_CONTROL_TABLE, tables.positive_control),
     ):
         write_table(path, table)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -30,9 +32,14 @@ Root = Annotated[
 ]
 
 
-@app.callback()
-def main() -> None:
-    """Keeps ``check`` a subcommand while it is the only one."""
+@contextmanager
+def _refusals_shown() -> Iterator[None]:
+    """A refusal without a traceback, and exit status 1."""
+    try:
+        yield
+    except InputError as error:
+        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
+        raise typer.Exit(1) from None
 
 
 @app.command()
@@ -41,13 +48,51 @@ def check(root: Root = Path()) -> None:
 
     Loads no model. Exits with 1 and a remedy for every value that is refused.
     """
-    try:
+    with _refusals_shown():
         params = check_study(root)
         prompts = make_prompts(load_constraints(root / paths.CONSTRAINTS))
-    except InputError as error:
-        Console(stderr=True).print(Text(str(error), style="red"), soft_wrap=True)
-        raise typer.Exit(1) from None
     Console().print(_summary(params, prompts))
+
+
+@app.command()
+def sweep(
+    root: Root = Path(),
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Experiments at a time; as many as fit if not given."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the experiments and run none.")
+    ] = False,
+) -> None:
+    """Run the experiments of sweep.yaml that are not finished, through DVC's queue.
+
+    Ctrl-C stops it and its workers; called again it goes on. Exits with 1 if an experiment failed
+    or the input is refused.
+    """
+    from circuitdrift.sweeps import command  # seconds of imports that `check` has no use for
+
+    with _refusals_shown():
+        raise typer.Exit(command.sweep_study(root, workers, dry_run))
+
+
+@app.command()
+def scaling(
+    root: Root = Path(),
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Report on what is finished, though not all is.")
+    ] = False,
+) -> None:
+    """Compare the experiments of sweep.yaml: tables, figures and a page in reports/scaling.
+
+    Runs no experiment (`make sweep` does): reads what DVC keeps of each.
+    """
+    from circuitdrift.scaling import command  # a second of imports that `check` has no use for
+
+    with _refusals_shown():
+        n_experiments = command.report_scaling(root, partial)
+    page = (root / command.PAGE).as_posix()
+    Console().print(f"reported on {n_experiments} experiments: {page}", soft_wrap=True)
 
 
 def _summary(params: Params, prompts: list[Prompt]) -> Table:

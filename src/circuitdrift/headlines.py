@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from circuitdrift.identifiers import BASE, Run
-from circuitdrift.summaries.grids import CONTROL, MAPPED, TASK, focus_condition
+from circuitdrift.identifiers import BASE, TRAINED, Run, random_change
+from circuitdrift.summaries.drift import middle_threshold
+from circuitdrift.summaries.faithfulness_curves import CMD
+from circuitdrift.summaries.grids import (
+    CONTROL,
+    MAPPED,
+    RANDOM_ADAPTER,
+    SHUFFLED,
+    TASK,
+    focus_condition,
+)
 from circuitdrift.summaries.interventions import RECRUITED, SUFFICIENCY
 from circuitdrift.summaries.mapping import ACCURACY, DRIFT
 from circuitdrift.summaries.study import StudyTables, Summaries
@@ -76,14 +85,53 @@ def study_metrics(params: Params, tables: StudyTables, summaries: Summaries) -> 
         "drift_task": drift[TASK],
         "drift_control": drift[CONTROL],
         "forgetting": final["control_loss"] - base["control_loss"],
-        "n_recruited": recruited_counts(tables.recruited)[RECRUITED],
-        **_where_available(summaries, last),
+        "overlap_beyond_chance": _overlap_beyond_chance(params, summaries, condition),
+        **_moved(tables.moved, condition),
+        **_recruited_if_sought(tables),
+        **_where_available(summaries, condition, last),
     }
     return {name: round(float(value), 4) for name, value in metrics.items()}
 
 
-def _where_available(summaries: Summaries, last: str) -> dict[str, float]:
+def _overlap_beyond_chance(params: Params, summaries: Summaries, condition: str) -> float:
+    """(J - J_null) / (1 - J_null) of the last checkpoint's node sets with the base model's, on
+    discovery prompts: unlike the overlap corrected for chance it needs no second seed."""
+    overlap = summaries.overlap
+    threshold = middle_threshold(params.compare.thresholds)
+    (row,) = records_where(
+        overlap[(overlap["threshold"] - threshold).abs() < 1e-9],
+        **{"condition": condition, "role": "discovery", "from": BASE},
+        to=params.train.checkpoint_names[-1],
+    )
+    return (row["jaccard"] - row["null"]) / (1 - row["null"])
+
+
+def _moved(moved: pd.DataFrame, condition: str) -> dict[str, float]:
+    """Features that grew or shrank in a run, and as many as chance would move."""
+    counts = moved[moved["condition"] == condition].assign(n=moved["n_grown"] + moved["n_shrunk"])
+    of_change = counts.groupby("change")["n"].mean()
+    names = {TRAINED: "n_moved", random_change(0): "n_moved_random"}
+    return {names[str(change)]: float(count) for change, count in of_change.items()}
+
+
+def _recruited_if_sought(tables: StudyTables) -> dict[str, float]:
+    """Nothing where there were too few runs to search with: that is not the same as none."""
+    if not records_where(tables.recruitment_nulls, comparison=f"{MAPPED} vs {SHUFFLED}"):
+        return {}
+    return {"n_recruited": recruited_counts(tables.recruited)[RECRUITED]}
+
+
+def _where_available(summaries: Summaries, condition: str, last: str) -> dict[str, float]:
     rows = {
+        "drift_random": records_where(
+            summaries.drift, condition=RANDOM_ADAPTER, checkpoint=last, prompts=TASK
+        ),
+        "cmd": records_where(
+            summaries.faithfulness,
+            **{"condition": condition, "checkpoint": last, "circuit": "own"},
+            measure=CMD,
+            ablation="mean",
+        ),
         "accuracy_mapped_minus_shuffled": records_where(
             summaries.mapping, measure=ACCURACY, checkpoint=last
         ),

@@ -7,6 +7,7 @@ from pathlib import Path
 from circuitdrift.identifiers import BASE, random_change
 
 PARAMS = Path("params.yaml")
+SWEEP = Path("sweep.yaml")
 CONSTRAINTS = Path("data/constraints.yaml")
 ORIGINAL_STUDY = Path("data/original_study.yaml")
 DATASET = Path("data/dataset")
@@ -19,6 +20,7 @@ TABLES = REPORTS / "tables"
 METRICS = REPORTS / "metrics"
 FIGURES = REPORTS / "figures"
 TRAINING_LOGS = REPORTS / "training"
+SCALING = REPORTS / "scaling"
 EVALUATION_TABLES = TABLES / "evaluation"
 EVALUATION_METRICS = METRICS / "evaluation"
 DRIFT_TABLE = TABLES / "drift.csv"
@@ -29,6 +31,7 @@ BETWEEN_RUNS_TABLE = TABLES / "between_runs.csv"
 RECRUITED_TABLE = TABLES / "recruited.csv"
 RECRUITMENT_NULLS_TABLE = TABLES / "recruitment_nulls.csv"
 RANDOM_MODEL_TABLE = TABLES / "random_models.csv"
+MOVED_FEATURE_TABLE = TABLES / "moved_features.csv"
 POSITIVE_CONTROL_TABLE = TABLES / "positive_control.csv"
 VALIDATION_TABLES = TABLES / "validation"
 LORA_NORM_TABLES = TABLES / "lora_norms"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from operator import attrgetter
 from pathlib import Path
 
@@ -34,14 +35,27 @@ def check_study(root: Path) -> Params:
         InputError: naming every refused value.
     """
     params = load_params(root / paths.PARAMS)
-    constraints = load_constraints(root / paths.CONSTRAINTS)
-    if problems := list(
-        _conflicts(
-            params, constraints, training_pool(params.dataset.examples_from, constraints, root)
-        )
-    ):
-        raise InputError(*problems)
+    check_params(params, root, source=paths.PARAMS.name)
     return params
+
+
+def check_params(params: Params, root: Path, source: str) -> None:
+    """Hold params against the constraints and the examples below ``root``.
+
+    Args:
+        source: where the params were set, for the words of a refusal.
+
+    Raises:
+        InputError: naming every refused value.
+    """
+    constraints = load_constraints(root / paths.CONSTRAINTS)
+    pool = training_pool(params.dataset.examples_from, constraints, root)
+    if problems := list(_conflicts(params, constraints, pool)):
+        raise InputError(*(replace(problem, where=_named(problem, source)) for problem in problems))
+
+
+def _named(problem: Problem, source: str) -> str:
+    return problem.where.replace(paths.PARAMS.name, source, 1)
 
 
 def run_named(name: str, params: Params) -> Run:

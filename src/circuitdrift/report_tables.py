@@ -37,6 +37,7 @@ def report_tables(
         "mapping": _mapping(summaries.mapping, last),
         "features": _features(tables.features, last),
         "recruited": _recruited(tables.recruited),
+        "moved": _moved(tables.moved),
         "areas": _areas(summaries.faithfulness, [BASE, last]),
         "transfer": _transfer(summaries.transfer, [BASE, *checkpoints]),
         "patching": with_intervals(summaries.patching, "share of the change"),
@@ -135,6 +136,16 @@ def _features(features: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
     rows = rows[rows["condition"] == focus_condition(sorted(rows["condition"].unique()))]
     columns = ["run", "feature", "effect_from", "effect_to", "change", "agreement"]
     return rows[rows["run"] == rows["run"].iloc[0]][columns].head(10)
+
+
+def _moved(moved: pd.DataFrame) -> pd.DataFrame:
+    """Means over the runs of a condition."""
+    names = {"n_tested": "tested", "n_grown": "grown", "n_shrunk": "shrunk"}
+    means = moved.groupby(["condition", "change"], as_index=False)[list(names)].mean()
+    trained_first = means.sort_values(
+        ["condition", "change"], key=lambda column: column.where(column != TRAINED, "")
+    )
+    return trained_first.rename(columns=names)
 
 
 def _recruited(recruited: pd.DataFrame) -> pd.DataFrame:

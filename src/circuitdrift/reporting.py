@@ -18,10 +18,10 @@ from circuitdrift import markdown
 from circuitdrift.baselines import ALL_OTHERS, CHECKPOINT_TOO, DRIFT
 from circuitdrift.claims import Findings, claims_table
 from circuitdrift.figures.baselines import OUTCOME_NAMES
-from circuitdrift.figures.drift import middle_threshold
 from circuitdrift.headlines import headline_means, limits, records_where, recruited_counts
 from circuitdrift.identifiers import BASE, TRAINED, Run
 from circuitdrift.report_tables import report_tables
+from circuitdrift.summaries.drift import middle_threshold
 from circuitdrift.summaries.grids import MAPPED, SHUFFLED, TASK, focus_condition
 from circuitdrift.summaries.interventions import RECRUITED, SMALLEST_DIFFERENCE
 from circuitdrift.summaries.mapping import BETWEEN

@@ -43,11 +43,6 @@ def drift_figure(drift: pd.DataFrame, checkpoints: Sequence[str]) -> Figure:
     return figure
 
 
-def middle_threshold(thresholds: Sequence[float]) -> float:
-    ordered = sorted(set(thresholds))
-    return ordered[len(ordered) // 2]
-
-
 def overlap_figure(overlap: pd.DataFrame) -> Figure:
     """Node overlap between all pairs of checkpoints, a heat map a condition, at one threshold.
 

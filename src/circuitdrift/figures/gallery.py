@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from circuitdrift.figures.baselines import forest_figure
 from circuitdrift.figures.drift import (
     drift_figure,
-    middle_threshold,
     overlap_figure,
     overlap_thresholds_figure,
 )
@@ -24,6 +23,7 @@ from circuitdrift.figures.interventions import (
 from circuitdrift.figures.places import change_figure, mapping_place_figure, recruited_figure
 from circuitdrift.figures.training import loss_figure, understanding_figure
 from circuitdrift.identifiers import BASE, SEGMENTS
+from circuitdrift.summaries.drift import middle_threshold
 from circuitdrift.summaries.faithfulness_curves import FAITHFULNESS
 from circuitdrift.summaries.grids import checkpoint_order, focus_condition
 from circuitdrift.summaries.study import StudyTables, Summaries

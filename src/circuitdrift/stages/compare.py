@@ -20,6 +20,7 @@ from circuitdrift.errors import InputError, Problem
 from circuitdrift.identifiers import BASE, Run
 from circuitdrift.leftovers import remove_other_runs
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
+from circuitdrift.moved_features import moved_features
 from circuitdrift.recruited_table import COLUMNS, recruited_table
 from circuitdrift.recruitment import FoundFeatures, find_features
 from circuitdrift.study_comparison import StudyComparison, headline
@@ -40,6 +41,7 @@ def run(params: Params) -> None:
     use_threads(1)  # prompts are compared side by side, and torch's threads would get in their way
     effects = _compare(params)
     use_threads(params.compute.threads)
+    write_table(paths.MOVED_FEATURE_TABLE, moved_features(effects, params.compare))
     _recruit(params, effects)
 
 

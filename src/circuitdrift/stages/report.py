@@ -95,6 +95,7 @@ def _read_tables(params: Params) -> StudyTables:
         overlap=_read(paths.OVERLAP_TABLE),
         between=_read(paths.BETWEEN_RUNS_TABLE),
         recruited=_read(paths.RECRUITED_TABLE),
+        moved=_read(paths.MOVED_FEATURE_TABLE),
         recruitment_nulls=_read(paths.RECRUITMENT_NULLS_TABLE),
         positive_control=_read(paths.POSITIVE_CONTROL_TABLE),
         original=read_yaml(paths.ORIGINAL_STUDY),

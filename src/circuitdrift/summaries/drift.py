@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
 from circuitdrift.config.statistics import Statistics
@@ -42,3 +44,9 @@ def overlap_summary(overlap: pd.DataFrame) -> pd.DataFrame:
     room = means["ceiling"] - means["null"]
     corrected = (means["jaccard"] - means["null"]) / room.where(room > 0)
     return means.assign(corrected=corrected, n_runs=runs["run"])
+
+
+def middle_threshold(thresholds: Sequence[float]) -> float:
+    """The one that is shown where there is room for one."""
+    ordered = sorted(set(thresholds))
+    return ordered[len(ordered) // 2]

@@ -38,8 +38,8 @@ class StudyTables:
         logs: loss per step by run.
         evaluation: a row per prompt, run and checkpoint, base among the checkpoints of each run.
         norms: run, checkpoint, layer, norm.
-        drift, places, features, overlap, between, recruited, recruitment_nulls, positive_control:
-            the tables of the stage compare.
+        drift, places, features, overlap, between, recruited, moved, recruitment_nulls,
+        positive_control: the tables of the stage compare.
         faithfulness, transfer, patching, specificity, ablation_rank: the interventions of all
             runs, with run, condition and seed in front; no rows where none was validated.
         original: data/original_study.yaml.
@@ -55,6 +55,7 @@ class StudyTables:
     overlap: pd.DataFrame
     between: pd.DataFrame
     recruited: pd.DataFrame
+    moved: pd.DataFrame
     recruitment_nulls: pd.DataFrame
     positive_control: pd.DataFrame
     faithfulness: pd.DataFrame

@@ -1,0 +1,20 @@
+"""The measures of an experiment, as measures.csv names them."""
+
+from __future__ import annotations
+
+ACCURACY, BASE_ACCURACY, ACCURACY_GAIN = "accuracy", "base_accuracy", "accuracy_gain"
+P_ANSWER, BASE_P_ANSWER, P_GAIN = "p_answer", "base_p_answer", "p_answer_gain"
+LOSS, FORGETTING = "training_loss", "forgetting"
+FALSE_POSITIVE, BASE_FALSE_POSITIVE = "false_positive", "base_false_positive"
+DRIFT, DRIFT_CONTROL = "drift_task", "drift_control"
+DRIFT_RANDOM, DRIFT_BEYOND = "drift_random", "drift_beyond_random"
+OVERLAP, OVERLAP_NULL, OVERLAP_CEILING = "overlap_jaccard", "overlap_null", "overlap_ceiling"
+OVERLAP_CORRECTED, OVERLAP_BEYOND = "overlap_corrected", "overlap_beyond_chance"
+RECRUITED = "n_recruited"
+MOVED, MOVED_RANDOM = "moved_features", "moved_features_random"
+MOVED_BEYOND = "moved_features_beyond_random"
+GROWN, SHRUNK, TESTED = "grown_features", "shrunk_features", "tested_features"
+CMD, CMD_RANDOM = "faithfulness_cmd", "faithfulness_cmd_random"
+CMD_BASE, CMD_OF_BASE = "faithfulness_cmd_of_base_circuit", "faithfulness_cmd_in_base_model"
+CPR, CPR_RANDOM = "faithfulness_cpr", "faithfulness_cpr_random"
+KEPT, KEPT_RANDOM = "faithfulness_at_size", "faithfulness_at_size_random"
