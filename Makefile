@@ -14,8 +14,8 @@ KEY := $(shell { $(PYTHON) -VV; pwd; cat requirements.lock; } 2>&1 | cksum | cut
 LOCKED := $(VENV)/locked-$(KEY)
 READY := $(VENV)/ready-$(KEY)
 
-.PHONY: help setup reproduce test lint format sweep scaling compare bench-study bench-attribution \
-    bench-sweep lock
+.PHONY: help setup reproduce push pull share test lint format sweep scaling compare bench-study \
+    bench-attribution bench-sweep bench-faults verify-reproduction audit lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -25,6 +25,15 @@ setup: $(READY) ## Make .venv and install the locked packages, where something c
 
 reproduce: setup ## Run the study: every stage whose inputs, code or params changed
 	$(BIN)/dvc repro
+
+push: setup ## Store the results' artifacts in the remote
+	$(BIN)/circuitdrift push
+
+pull: setup ## Put the committed results' artifacts in place, without computing
+	$(BIN)/circuitdrift pull
+
+share: setup ## Push an experiment and its artifacts for colleagues: make share NAME=exp
+	$(BIN)/circuitdrift share '$(NAME)'
 
 test: setup ## Run the tests
 	$(BIN)/python -m pytest
@@ -66,6 +75,17 @@ bench-attribution: setup ## Time the sweep against circuit-tracer; write reports
 bench-sweep: setup ## Time a few experiments of the sweep with 1 and with 2 workers
 	$(BIN)/python benchmarks/sweep.py
 
+PROFILE := default
+VARIATIONS := elsewhere reversed threads
+
+# On two cores every run of the study takes about twenty minutes, so these take an hour and a half;
+# PROFILE=tiny takes minutes, VARIATIONS=elsewhere is the shortest that means something.
+verify-reproduction: setup ## Run the study again in clean clones; write reports/reliability
+	$(BIN)/python benchmarks/verify_reproduction.py --profile $(PROFILE) --variations $(VARIATIONS)
+
+bench-faults: setup ## Kill, corrupt and fill up the tiny study; write reports/reliability
+	$(BIN)/python benchmarks/faults.py
+
 $(LOCKED):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
 	|| { echo "$$($(PYTHON) -V) found, Python 3.10, 3.11 or 3.12 needed:" \
@@ -97,3 +117,17 @@ lock: ## Resolve pyproject.toml's requirements into requirements.lock
 	UV_CUSTOM_COMPILE_COMMAND='make lock' "$$tool/bin/uv" pip compile pyproject.toml --quiet \
 	    --extra dev --universal --python-version 3.10 --no-annotate $(UPGRADE) \
 	    $(addprefix --no-emit-package ,$(CUDA)) --output-file requirements.lock
+
+# What is accepted, and why, stands in docs/security.md. --strict: a package that the service does
+# not know, or a service that does not answer, is a failure and not a clean bill.
+PIP_AUDIT := 2.10.1
+ACCEPTED := CVE-2025-69872
+
+audit: ## Ask PyPI which locked packages have known vulnerabilities
+	set -e; tool=$$(mktemp -d); trap 'rm -rf "$$tool"' EXIT; \
+	$(PYTHON) -m venv "$$tool"; \
+	"$$tool/bin/python" -m pip install --disable-pip-version-check --quiet pip-audit==$(PIP_AUDIT); \
+	"$$tool/bin/pip-audit" --strict --requirement requirements.lock --no-deps --disable-pip \
+	    --progress-spinner off $(addprefix --ignore-vuln ,$(ACCEPTED)) \
+	|| { echo "audit: vulnerable packages, or the service at pypi.org could not say (see above)" >&2; \
+	     exit 1; }

@@ -1,8 +1,9 @@
 """Wall time and peak memory of every stage of the study, run afresh in a temporary clone.
 
-    python benchmarks/study.py [--json FILE]
+    python benchmarks/study.py [--out DIR] [--json FILE]
 
-The working tree is measured as it stands, committed or not, and stays as it is. Peak memory is
+Writes study.csv, which tells `circuitdrift pull` what computing an artifact would take. The working
+tree is measured as it stands, committed or not, and stays as it is. Peak memory is
 the largest resident set of the stage's process (or of a single child of it), as the kernel
 counts it.
 """
@@ -22,9 +23,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import networkx
+import pandas as pd
 from dvc.repo import Repo
 from rich.console import Console
 from rich.table import Table
+
+from circuitdrift.artifacts import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 BYTES_PER_MAXRSS = 1 if sys.platform == "darwin" else 1024
@@ -41,6 +45,7 @@ class Measurement:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="circuit-drift-") as directory:
@@ -48,8 +53,9 @@ def main() -> None:
         clone_study(clone)
         measurements = [measure(stage, command, clone) for stage, command in commands(clone)]
     Console().print(tabulated(measurements))
+    figures = [asdict(measurement) for measurement in measurements]
+    write_table(arguments.out / "study.csv", pd.DataFrame(figures))
     if arguments.json:
-        figures = [asdict(measurement) for measurement in measurements]
         arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 

@@ -18,8 +18,10 @@ from circuitdrift.models.tiny import write_tiny
 from circuitdrift.paths import BASE_MODEL
 from circuitdrift.stages import make_dataset
 from linearised import VOCABULARY
+from tiny_study import first_runs
 
 ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["first_runs"]  # pytest finds a fixture here by its name
 
 
 @pytest.fixture(scope="session")

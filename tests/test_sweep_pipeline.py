@@ -12,13 +12,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import psutil
 import pytest
 from ruamel.yaml import YAML
 
 from circuitdrift.sweeps.dvc_queue import Queue
 from circuitdrift.sweeps.git import experiments
-from test_pipeline import Clone, commit, make_clone
+from study_clone import Clone, commit, make_clone
 
 GRID = {"train.epochs": [1, 2], "dataset.n_examples": [12, 16]}
 MEMBERS = {f"n_examples-{n}-epochs-{epochs}" for n in (12, 16) for epochs in (1, 2)}
@@ -174,6 +175,47 @@ def test_an_experiment_is_brought_back_whole(clone: Clone) -> None:
     clone.do("dvc", "exp", "apply", "n_examples-16-epochs-2")
     assert "Data and pipelines are up to date." in clone.do("dvc", "repro")
     clone.do("git", "reset", "--quiet", "--hard")
+
+
+def test_a_colleague_gets_an_experiment_with_its_artifacts(clone: Clone, tmp_path: Path) -> None:
+    name = "n_examples-12-epochs-2"
+    clone.do("git", "init", "--quiet", "--bare", str(tmp_path / "hosted.git"))
+    clone.do("git", "remote", "add", "origin", str(tmp_path / "hosted.git"))
+    clone.do("git", "push", "--quiet", "origin", "HEAD:refs/heads/main")
+    clone.do("dvc", "remote", "modify", "--local", "storage", "url", str(tmp_path / "storage"))
+    assert "artifacts" in clone.do("circuitdrift", "share", name)
+
+    colleague = Clone(tmp_path / "colleague", clone.environment)
+    hosted = ["--branch", "main", str(tmp_path / "hosted.git"), str(colleague.root)]
+    clone.do("git", "clone", "--quiet", *hosted)
+    colleague.do("dvc", "remote", "modify", "--local", "storage", "url", str(tmp_path / "storage"))
+    colleague.do("dvc", "exp", "pull", "origin", name)
+    colleague.do("dvc", "exp", "apply", name)
+    assert "Data and pipelines are up to date." in colleague.do("dvc", "repro")
+    clone.do("dvc", "exp", "apply", name)
+    adapter = "models/checkpoints/mapped-0/100/adapter_model.safetensors"
+    assert (colleague.root / adapter).read_bytes() == (clone.root / adapter).read_bytes()
+    clone.do("git", "reset", "--quiet", "--hard")
+
+
+def test_an_experiment_that_is_not_there_is_not_shared(clone: Clone) -> None:
+    process = clone.start("circuitdrift", "share", "nothing")
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1
+    assert "n_examples-12-epochs-2" in output  # one of those that there are
+
+
+def test_what_the_experiments_say_is_reported(clone: Clone) -> None:
+    write_sweep(clone, {"grid": {"product": GRID}})
+    clone.do("circuitdrift", "scaling")
+    table = pd.read_csv(clone.root / "reports/scaling/experiments.csv").set_index("experiment")
+    assert table["revision"].to_dict() == {
+        name: revision for name, revision in finished(clone).items() if name in MEMBERS
+    }
+    assert (clone.root / "reports/scaling/scaling.md").is_file()
+    # What it wrote is no reason to refuse the next sweep.
+    assert sweep(clone)[0] == 0
+    clone.do("git", "clean", "--quiet", "-d", "--force", "reports/scaling")
 
 
 def test_bad_input_is_refused_before_anything_is_queued(clone: Clone) -> None:

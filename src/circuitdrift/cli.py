@@ -19,6 +19,8 @@ from circuitdrift.constraints import load_constraints, make_prompts
 from circuitdrift.dataset import Prompt
 from circuitdrift.errors import InputError
 from circuitdrift.preflight import check_study
+from circuitdrift.storage import commands as storage_commands
+from circuitdrift.verify_command import verify
 
 app = typer.Typer(
     help="What fine-tuning changes inside a language model, measured as circuits.",
@@ -113,3 +115,7 @@ def _summary(params: Params, prompts: list[Prompt]) -> Table:
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), value)
     return table
+
+
+app.command()(verify)
+storage_commands.register(app)

@@ -1,0 +1,1 @@
+"""Artifacts and where they are kept: what dvc.lock records, pulled, pushed and shared."""
