@@ -24,7 +24,7 @@ from dvc.repo import Repo
 
 from circuitdrift.sweeps.git import experiments
 from circuitdrift.sweeps.plan import Member
-from circuitdrift.sweeps.processes import end, with_children
+from circuitdrift.sweeps.processes import end, is_alive, with_children
 
 
 class QueueError(RuntimeError):
@@ -92,7 +92,11 @@ class Queue:
 
     def workers(self) -> list[psutil.Process]:
         """The living processes that take experiments from this queue."""
-        return [process for process in psutil.process_iter() if self._is_worker(process)]
+        return [
+            process
+            for process in psutil.process_iter()
+            if self._is_worker(process) and is_alive(process)
+        ]
 
     def stop(self) -> list[str]:
         """Stop every worker and the experiments that they run, and clear what they leave behind.
@@ -103,11 +107,8 @@ class Queue:
         Returns:
             names of the experiments that were running.
         """
-        processes = [each for worker in self.workers() for each in with_children(worker)]
         running = self.state().running
-        for revision in running.values():
-            processes += self._executors(revision)
-        end(processes)
+        end([each for worker in self.workers() for each in with_children(worker)])
         self._forget(running)
         return sorted(running)
 
@@ -120,7 +121,6 @@ class Queue:
         if self.workers():
             return []
         running = self.state().running
-        end([each for revision in running.values() for each in self._executors(revision)])
         self._forget(running)
         return sorted(running)
 
@@ -145,10 +145,22 @@ class Queue:
         if named := sorted(failed.intersection(names)):
             self._dvc("queue", "remove", *named)
 
-    def _forget(self, dropped: Iterable[str]) -> None:
-        """Make DVC see that these no longer run, and remove the folders that they ran in."""
-        if alive := sorted(set(dropped).intersection(self.state().running)):
-            self._dvc("queue", "kill", "--force", *alive)
+    def ended_well(self, revision: str) -> bool:
+        """Whether the process that ran an experiment says so."""
+        described = self._processes.get(revision)
+        return described is not None and described.returncode == 0
+
+    def _forget(self, dropped: Mapping[str, str]) -> None:
+        """End what still runs of experiments that no worker waits for, make DVC see it, and remove
+        the folders that they ran in."""
+        for revision in dropped.values():
+            end(self._executors(revision))
+            described = self._processes.get(revision)
+            if described is not None and described.returncode is None:
+                described.returncode = -1  # as DVC notes a process that it finds gone
+                self._processes[revision] = described
+        if unmarked := sorted(set(dropped).intersection(self.state().running)):
+            self._dvc("queue", "kill", "--force", *unmarked)
         self.forget_failed(dropped)
         for folder in self._folder.glob("tmp*"):
             shutil.rmtree(folder, ignore_errors=True)
@@ -156,6 +168,11 @@ class Queue:
     def log(self, revision: str) -> Path:
         """What an experiment prints."""
         return self._folder / "run" / revision / f"{revision}.out"
+
+    @property
+    def _processes(self) -> Any:
+        """DVC's notes on the processes that run experiments, by revision."""
+        return self._repo.experiments.celery_queue.proc
 
     def _is_worker(self, process: psutil.Process) -> bool:
         try:
@@ -165,11 +182,11 @@ class Queue:
 
     def _executors(self, revision: str) -> list[psutil.Process]:
         """The process that runs an experiment, and its children."""
-        described = self._folder / "run" / revision / f"{revision}.json"
-        if not described.is_file():
+        described = self._processes.get(revision)
+        if described is None:
             return []
         try:
-            process = psutil.Process(json.loads(described.read_text(encoding="utf-8"))["pid"])
+            process = psutil.Process(described.pid)
             if "exec-run" not in process.cmdline():  # another process has its number by now
                 return []
             return with_children(process)

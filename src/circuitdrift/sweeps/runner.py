@@ -18,7 +18,7 @@ from circuitdrift import paths
 from circuitdrift.sweeps.dvc_queue import Queue, QueueState
 from circuitdrift.sweeps.finished import finished_members, unfinished
 from circuitdrift.sweeps.git import check_ready_for_experiments, head
-from circuitdrift.sweeps.plan import Sweep
+from circuitdrift.sweeps.plan import Member, Sweep
 from circuitdrift.sweeps.processes import GRACE_S
 from circuitdrift.sweeps.shared import SHARED_STAGES, first_of_each
 
@@ -61,35 +61,7 @@ def run_sweep(root: Path, sweep: Sweep, workers: int, display: Display) -> Outco
         KeyboardInterrupt: when stopped.
     """
     check_ready_for_experiments(root, besides=paths.SCALING)
-    queue = Queue(root)
-    if dropped := queue.clear_dead():
-        display.say(f"left by workers that were killed, and started over: {', '.join(dropped)}")
-    before = finished_members(root, sweep)
-    missing = unfinished(sweep, before)
-    if not missing:
-        return Outcome(before, (), {})
-    with _stopping(queue, display):
-        names = [member.name for member in missing]
-        queue.forget_failed(names)
-        queue.drop_outdated(names, head(root))
-        waiting = queue.state().names
-        if not queue.workers():
-            _prepare(root, queue, sweep, before, display)
-        for member in missing:
-            if member.name not in waiting:
-                queue.add(member)
-                display.say(f"queued {member.name}")
-        queue.start_workers(workers)
-        revisions = _wait(root, queue, sweep, display)
-        _end_workers(queue)
-    after = finished_members(root, sweep)
-    ran = [member.name for member in missing if member.name in after]
-    failed = {
-        member.name: queue.log(revisions[member.name])
-        for member in unfinished(sweep, after)
-        if member.name in revisions
-    }
-    return Outcome(after, tuple(ran), failed)
+    return _Runner(root, sweep, workers, display, Queue(root)).run()
 
 
 def workers_that_fit(sweep: Sweep) -> int:
@@ -100,52 +72,110 @@ def workers_that_fit(sweep: Sweep) -> int:
     return max(1, min(by_cores, by_memory, len(sweep.members)))
 
 
-def _prepare(
-    root: Path, queue: Queue, sweep: Sweep, finished: dict[str, str], display: Display
-) -> None:
-    """Run once what the missing members share, before workers would run it side by side."""
-    done = [member for member in sweep.members if member.name in finished]
-    for member in first_of_each(root, unfinished(sweep, finished), done):
-        display.say(f"making ready what experiments share: {', '.join(SHARED_STAGES)}")
-        queue.run_aside(ASIDE, member, list(SHARED_STAGES))
+@dataclass(frozen=True)
+class _Runner:
+    root: Path
+    sweep: Sweep
+    workers: int
+    display: Display
+    queue: Queue
 
+    def run(self) -> Outcome:
+        if dropped := self.queue.clear_dead():
+            names = ", ".join(dropped)
+            self.display.say(f"left by workers that were killed, and started over: {names}")
+        before = self._finished()
+        missing = unfinished(self.sweep, before)
+        if not missing:
+            return Outcome(before, (), {})
+        with _stopping(self.queue, self.display):
+            revisions = self._run_all(missing, before)
+        after = self._finished()
+        return Outcome(
+            finished=after,
+            ran=tuple(member.name for member in missing if member.name in after),
+            failed={
+                member.name: self.queue.log(revisions[member.name])
+                for member in unfinished(self.sweep, after)
+                if member.name in revisions
+            },
+        )
 
-def _wait(root: Path, queue: Queue, sweep: Sweep, display: Display) -> dict[str, str]:
-    """Until no member waits or runs.
+    def _finished(self) -> dict[str, str]:
+        return finished_members(self.root, self.sweep)
 
-    Returns:
-        the members' revisions in the queue, by name.
-    """
-    names = {member.name for member in sweep.members}
-    revisions: dict[str, str] = {}
-    open_before: set[str] | None = None
-    while True:
-        state = queue.state()
-        revisions |= {**state.queued, **state.running}
-        still_open = state.names & names
-        if still_open != open_before:
-            finished = finished_members(root, sweep)
-            for name in sorted((open_before or set()) - still_open):
-                display.say(f"{'finished' if name in finished else 'FAILED'} {name}")
-            open_before = still_open
-        display.show(state, len(finished), len(names))
-        if not still_open:
-            return revisions
-        if not queue.workers():
-            queue.clear_dead()
-            return revisions
-        time.sleep(POLL_S)
+    def _run_all(self, missing: list[Member], before: dict[str, str]) -> dict[str, str]:
+        """Returns the members' revisions in the queue, by name."""
+        if not self.queue.workers():
+            self._prepare(before)
+        self.queue.drop_outdated([member.name for member in missing], head(self.root))
+        revisions = self._run(missing)
+        if lost := self._lost(revisions):
+            names = ", ".join(member.name for member in lost)
+            self.display.say(f"ended well, but DVC lost their commits; once more: {names}")
+            revisions |= self._run(lost)
+        self._end_workers()
+        return revisions
 
+    def _prepare(self, finished: dict[str, str]) -> None:
+        """Run once what the missing members share, before workers would run it side by side."""
+        done = [member for member in self.sweep.members if member.name in finished]
+        for member in first_of_each(self.root, unfinished(self.sweep, finished), done):
+            stages = ", ".join(SHARED_STAGES)
+            self.display.say(f"making ready what experiments share: {stages}")
+            self.queue.run_aside(ASIDE, member, list(SHARED_STAGES))
 
-def _end_workers(queue: Queue) -> None:
-    """Workers end by themselves when the queue is empty; others' experiments may keep them."""
-    deadline = time.monotonic() + 2 * GRACE_S
-    while queue.workers() and time.monotonic() < deadline:
-        if queue.state().names:
-            return
-        time.sleep(POLL_S / 4)
-    if not queue.state().names:
-        queue.stop()
+    def _run(self, members: list[Member]) -> dict[str, str]:
+        """Queue what is not in the queue already, and wait until all of it has been run."""
+        self.queue.forget_failed([member.name for member in members])
+        waiting = self.queue.state().names
+        for member in members:
+            if member.name not in waiting:
+                self.queue.add(member)
+                self.display.say(f"queued {member.name}")
+        self.queue.start_workers(self.workers)
+        return self._wait()
+
+    def _wait(self) -> dict[str, str]:
+        """Until no member waits or runs, or no worker is left."""
+        names = {member.name for member in self.sweep.members}
+        revisions: dict[str, str] = {}
+        open_before: set[str] | None = None
+        while True:
+            state = self.queue.state()
+            revisions |= {**state.queued, **state.running}
+            still_open = state.names & names
+            if still_open != open_before:
+                finished = self._finished()
+                for name in sorted((open_before or set()) - still_open):
+                    self.display.say(f"{'finished' if name in finished else 'FAILED'} {name}")
+                open_before = still_open
+            self.display.show(state, len(finished), len(names))
+            if not still_open:
+                return revisions
+            if not self.queue.workers():
+                self.queue.clear_dead()
+                return revisions
+            time.sleep(POLL_S)
+
+    def _lost(self, revisions: dict[str, str]) -> list[Member]:
+        """Experiments that ended well and are not there: where two end in the same moment, DVC
+        may fail to fetch the commit of one, without a word."""
+        return [
+            member
+            for member in unfinished(self.sweep, self._finished())
+            if member.name in revisions and self.queue.ended_well(revisions[member.name])
+        ]
+
+    def _end_workers(self) -> None:
+        """Workers end by themselves when the queue is empty; others' experiments may keep them."""
+        deadline = time.monotonic() + 2 * GRACE_S
+        while self.queue.workers() and time.monotonic() < deadline:
+            if self.queue.state().names:
+                return
+            time.sleep(POLL_S / 4)
+        if not self.queue.state().names:
+            self.queue.stop()
 
 
 @contextmanager
