@@ -19,8 +19,9 @@ from pathlib import Path
 
 from reliability.clones import PROFILES, CommandError
 from reliability.page import write_page
-from reliability.reproduction_report import COMMITTED, put_rows, rows_of
+from reliability.reproduction_report import BEYOND, COMMITTED, put_rows, rows_of
 from reliability.studies import Comparison, compare_locks, compare_studies
+from reliability.tolerance import Tolerance
 from reliability.variations import REFERENCE, VARIATIONS, compare, finished_clone
 from rich.console import Console
 
@@ -55,7 +56,8 @@ def verify(options: argparse.Namespace, work: Path, console: Console) -> bool:
     for name in options.variations:
         variation = VARIATIONS[name]
         varied = finished_clone(variation, options.root, work / name, settings).root
-        good &= report(console, options, name, compare(variation, reference, varied))
+        found = compare(variation, reference, varied)
+        good &= report(console, options, name, found, variation.tolerance)
     return good
 
 
@@ -77,10 +79,15 @@ def committed(reference: Path, root: Path) -> list[Comparison]:
 
 
 def report(
-    console: Console, options: argparse.Namespace, name: str, found: list[Comparison]
+    console: Console,
+    options: argparse.Namespace,
+    name: str,
+    found: list[Comparison],
+    tolerance: Tolerance | None = None,
 ) -> bool:
     """Write the rows of a variation, say what differs first, and whether it may."""
-    put_rows(options.reports / "reproduction.csv", rows_of(options.profile, name, found))
+    rows = rows_of(options.profile, name, found, tolerance)
+    put_rows(options.reports / "reproduction.csv", rows)
     differing = [each for each in found if not each.identical]
     console.print(f"{name}: {len(found) - len(differing)} of {len(found)} artifacts identical")
     if differing:
@@ -91,7 +98,10 @@ def report(
             console.print(
                 f"  largest: {largest.relative:.2g} of the values' size, in {largest.artifact}"
             )
-    return not differing
+    too_far = rows.loc[rows["outcome"] == BEYOND, "artifact"].tolist()
+    if too_far:
+        console.print(f"  beyond the tolerance: {', '.join(too_far)}", markup=False)
+    return not too_far if tolerance else not differing
 
 
 if __name__ == "__main__":

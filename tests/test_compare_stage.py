@@ -243,7 +243,7 @@ def test_the_headline_is_of_trained_checkpoints() -> None:
 def test_twice_the_same_bytes(study: Params) -> None:
     compare.run(study)
     first = {path: path.read_bytes() for path in paths.REPORTS.rglob("*") if path.is_file()}
-    assert len(first) == 10
+    assert len(first) == 11
     compare.run(study)
     assert {path: path.read_bytes() for path in first} == first
 

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import verify_reproduction
 from reliability.clones import Clone, environment
+from reliability.difference import Difference
 from reliability.reproduction_report import put_rows, rows_of
-from reliability.studies import Comparison
+from reliability.studies import Comparison, Located
+from reliability.tolerance import Allowed
 from reliability.variations import reversed_order
 
 PIPELINE = """\
@@ -46,6 +48,8 @@ if stage == "report":
     first = [load_file(f"models/{{name}}.safetensors")["weights"][0] for name in "ab"]
     Path("reports/table.csv").write_text(f"run,first\\na,{{first[0]}}\\nb,{{first[1]}}\\n")
 """
+
+BY_THREADS = '(lambda words: sorted(words, reverse="threads: 2" in open("params.yaml").read()))'
 
 
 def study(root: Path, order: str) -> Path:
@@ -117,6 +121,35 @@ def test_a_clone_that_is_there_is_taken_up_where_it_stopped(steady: Path, tmp_pa
 
 def test_the_reverse_order_still_runs_what_is_needed_first(steady: Path) -> None:
     assert reversed_order(steady) == ["train@b", "train@a", "report"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "outcome"),
+    [
+        (Difference("accuracy", ".85 | .89", absolute=0.04, relative=0.045), "within tolerance"),
+        (Difference("n_recruited", "264 | 250", absolute=14, relative=0.053), "within tolerance"),
+        (Difference("accuracy", ".4 | .5", absolute=0.1, relative=0.2), "beyond tolerance"),
+        (Difference("verdict", "supported | undecided"), "beyond tolerance"),
+    ],
+)
+def test_a_tolerance_is_for_small_numbers(difference: Difference, outcome: str) -> None:
+    tolerance = {"study.json": Allowed(absolute=0.05, relative=0.1)}
+    found = [
+        Comparison(name, (Located("", difference),)) for name in ("study.json", "table.csv")
+    ] + [Comparison("verdicts.json", ())]
+    rows = rows_of("tiny", "threads", found, tolerance)
+    assert rows["outcome"].tolist() == [outcome, "differs", "identical"]
+    assert rows_of("tiny", "elsewhere", found)["outcome"].tolist()[0] == "differs"
+
+
+def test_where_a_tolerance_is_given_other_bits_are_no_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = study(tmp_path / "root", BY_THREADS)
+    arguments = ["--reference", str(root), "--variations", "threads"]
+    status, rows = verify(root, tmp_path / "reports", *arguments)
+    assert status == 0, capsys.readouterr().out
+    assert set(rows["outcome"]) == {"differs"}
 
 
 def test_rows_of_other_profiles_and_variations_stay(tmp_path: Path) -> None:

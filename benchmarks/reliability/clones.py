@@ -54,18 +54,21 @@ class World:
         hash_seed: Python's PYTHONHASHSEED, the order of sets of text.
         zone: the time zone, as POSIX writes it, so that none needs to be installed.
         locale: LC_ALL, one of those that every machine has.
+        threads: what the shell tells libraries to use; the stages take compute.threads instead.
     """
 
     folder: str
     hash_seed: int
     zone: str
     locale: str
+    threads: int
 
 
-HERE = World("study", hash_seed=1, zone="UTC0", locale="C.UTF-8")
-ELSEWHERE = World("another stüdy", hash_seed=2, zone="NPT-5:45", locale="C")
+HERE = World("study", hash_seed=1, zone="UTC0", locale="C.UTF-8", threads=1)
+ELSEWHERE = World("another stüdy", hash_seed=2, zone="NPT-5:45", locale="C", threads=3)
 
 _NOT_THE_CALLERS = ("GIT_", "DVC_", "PYTHON", "HF_", "XDG_", "LC_", "LANG", "TZ")
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 # How this machine installs packages is no part of the study, and lies in the home.
 _OF_PIP = (".config/pip", ".pip", ".cache/pip")
 
@@ -161,6 +164,7 @@ def environment(home: Path, world: World = HERE) -> dict[str, str]:
         "PYTHONHASHSEED": str(world.hash_seed),
         "TZ": world.zone,
         "LC_ALL": world.locale,
+        **dict.fromkeys(_THREADS, str(world.threads)),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "DVC_GLOBAL_CONFIG_DIR": str(home / "dvc"),
         "DVC_SITE_CACHE_DIR": str(home / "dvc-site"),

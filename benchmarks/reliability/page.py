@@ -9,7 +9,7 @@ import pandas as pd
 from circuitdrift.artifacts import write_text
 from circuitdrift.markdown import literal, markdown
 from reliability.outcomes import GOOD
-from reliability.reproduction_report import COMMITTED, IDENTICAL, read_rows
+from reliability.reproduction_report import BEYOND, COMMITTED, IDENTICAL, read_rows
 from reliability.variations import VARIATIONS
 
 _SAYS = {name: variation.says for name, variation in VARIATIONS.items()}
@@ -22,6 +22,10 @@ compares every artifact of dvc.lock with a reference run, byte by byte. The prof
 the study, `tiny` the same pipeline on a random model of two layers. Where bytes differ, \
 [reproduction.csv](reproduction.csv) names the first tensor, cell or key that does, and the \
 largest difference, absolute and as a share of the largest magnitude beside it.
+
+Another `compute.threads` is another param: float bits differ from the first matrix product on. \
+There the headline measures (reports/metrics/study.json) may lie .05 apart, or a tenth of the \
+larger, and every verdict must be the same; "beyond tolerance" counts the artifacts that break this.
 """
 _FAULTS = """\
 ## Faults
@@ -55,6 +59,7 @@ def _summary(rows: pd.DataFrame) -> str:
                 "variation": variation,
                 "what varies": _SAYS.get(str(variation), ""),
                 "identical": f"{len(group) - len(differing)} of {len(group)}",
+                "beyond tolerance": int((group["outcome"] == BEYOND).sum()),
                 "first to differ": "".join(differing["artifact"][:1]) or "-",
                 "largest relative difference": "-" if pd.isna(largest) else f"{largest:.1e}",
             }

@@ -9,21 +9,28 @@ import pandas as pd
 
 from circuitdrift.artifacts import write_table
 from reliability.studies import Comparison
+from reliability.tolerance import Tolerance, beyond
 
 COLUMNS = ["profile", "variation", "artifact", "outcome", "first", "absolute", "relative"]
 COMMITTED = "committed"  # the name of the comparison with what git keeps
 IDENTICAL = "identical"
 DIFFERS = "differs"
+WITHIN, BEYOND = "within tolerance", "beyond tolerance"
 
 
-def rows_of(profile: str, variation: str, comparisons: Sequence[Comparison]) -> pd.DataFrame:
+def rows_of(
+    profile: str,
+    variation: str,
+    comparisons: Sequence[Comparison],
+    tolerance: Tolerance | None = None,
+) -> pd.DataFrame:
     """A row per artifact; ``first`` names the first difference in it, the sizes are the largest."""
     rows = [
         {
             "profile": profile,
             "variation": variation,
             "artifact": each.artifact,
-            "outcome": IDENTICAL if each.identical else DIFFERS,
+            "outcome": _outcome(each, tolerance),
             "first": None if each.identical else str(each.located[0]),
             "absolute": each.absolute,
             "relative": each.relative,
@@ -31,6 +38,14 @@ def rows_of(profile: str, variation: str, comparisons: Sequence[Comparison]) -> 
         for each in comparisons
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _outcome(comparison: Comparison, tolerance: Tolerance | None) -> str:
+    if comparison.identical:
+        return IDENTICAL
+    if tolerance is None or comparison.artifact not in tolerance:
+        return DIFFERS
+    return BEYOND if beyond(comparison, tolerance[comparison.artifact]) else WITHIN
 
 
 def read_rows(path: Path) -> pd.DataFrame:
