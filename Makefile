@@ -35,8 +35,11 @@ pull: setup ## Put the committed results' artifacts in place, without computing
 share: setup ## Push an experiment and its artifacts for colleagues: make share NAME=exp
 	$(BIN)/circuitdrift share '$(NAME)'
 
+# Two processes of one thread: torch's own threads get in each other's way where cores are taken.
+TEST_WORKERS := 2
 test: setup ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
+	    --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
 
 lint: setup ## Check format, style and types
 	$(BIN)/ruff format --check .

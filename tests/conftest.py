@@ -22,6 +22,15 @@ from tiny_study import first_runs
 
 ROOT = Path(__file__).resolve().parents[1]
 __all__ = ["first_runs"]  # pytest finds a fixture here by its name
+LONGEST = ("test_sweep_pipeline", "test_faults")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers share tests out by file, the longest first; those of one study stay together."""
+    for item in items:
+        shared = "first_runs" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("first_runs" if shared else item.path.stem))
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
 
 
 @pytest.fixture(scope="session")
