@@ -201,6 +201,29 @@ def test_what_is_damaged_or_missing_is_named_and_the_rest_is_pulled(
         assert server.read(name) == (clone.root / ".dvc/cache" / name).read_bytes()
 
 
+def test_what_is_damaged_in_the_cache_is_not_put_in_place(study: Clone, tmp_path: Path) -> None:
+    clone = copied(study, tmp_path / "clone")
+    adapter, list_ = md5(clone.root / ADAPTER), list_of(clone, "make_dataset", "data/dataset")
+    before = contents(clone)
+    for name in (object_name(adapter), list_):
+        damaged = clone.root / ".dvc/cache" / name
+        damaged.chmod(0o644)
+        damaged.write_bytes(damaged.read_bytes()[:-1])
+        damaged.chmod(0o444)  # which DVC takes for whole
+    for gone in ("models/checkpoints/mapped-0", "data/dataset"):
+        shutil.rmtree(clone.root / gone)
+    clone.do("dvc", "remote", "modify", "--local", "storage", "url", str(tmp_path / "empty"))
+    (tmp_path / "empty").mkdir()
+    output = refused(clone, "circuitdrift", "pull")
+    lines = {line.split("│")[1].strip(): line for line in output.splitlines() if "│" in line}
+    assert set(lines) == {"finetune@mapped-0", "make_dataset"}
+    assert all("damaged in the cache" in line for line in lines.values())
+    left_out = ("models/checkpoints/mapped-0/", "data/dataset/")
+    assert contents(clone) == {
+        name: value for name, value in before.items() if not name.startswith(left_out)
+    }
+
+
 UNREACHABLE = {
     "local.md": ("/nowhere/circuit-drift", "nothing at this address"),
     "s3.md": ("s3://my-bucket/circuit-drift", "Could not connect"),
@@ -225,7 +248,7 @@ def test_a_remote_that_does_not_answer_is_named(study: Clone, tmp_path: Path, pa
     assert contents(newcomer) == {}
 
 
-REJECTED = {"s3": "credentials", "ssh": "Permission denied", "webdav": "401"}
+REJECTED = {"s3": "Unable to locate credentials", "ssh": "Permission denied", "webdav": "401"}
 
 
 @pytest.mark.parametrize("pushed", REJECTED, indirect=True)

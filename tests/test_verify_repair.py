@@ -15,6 +15,7 @@ from circuitdrift.integrity.objects import Area, Copy, State
 from circuitdrift.integrity.pipeline import Out
 from circuitdrift.integrity.repair import Owners, Step, copy_findings, plan
 from circuitdrift.integrity.verification import repair, verify
+from circuitdrift.storage.remote import writing
 from small_pipeline import FIGURES, MADE, REPORT, Small, make_small, md5, md5s, overwrite, write
 
 TABLE = md5(MADE["table.csv"])
@@ -125,9 +126,8 @@ def test_a_remote_that_was_not_read_is_read_where_it_is_the_only_copy(small: Sma
     corrupt_cache_and_workspace(small)
     report = repair(small.open())
     assert report.sound
-    assert [line.rpartition(" ")[2] for line in report.restored if "cache" in line[:12]] == [
-        "remote"
-    ]
+    (line,) = [line for line in report.restored if line.startswith(".dvc/cache")]
+    assert ": brought back from remote; what stood there is now " in line
 
 
 def test_what_stood_in_the_workspace_is_kept(small: Small) -> None:
@@ -143,6 +143,23 @@ def test_what_stood_in_the_workspace_is_kept(small: Small) -> None:
         f"{TABLE}-1": b"somebody's work",
         f"{TABLE}-2": b"more of it",
     }
+
+
+def test_the_only_copy_of_an_object_survives_in_the_place_of_another(small: Small) -> None:
+    swap_two(small)
+    for path in (small.root / "made/table.csv", small.stored(TABLE), small.stored(LINES)):
+        path.unlink()
+    report = repair(small.open())
+    assert not report.sound
+    assert small.cached(LINES).read_bytes() == MADE["deep/lines.jsonl"].encode()
+    assert MADE["table.csv"].encode() in quarantined(small).values()
+
+
+def test_what_stood_in_the_remote_is_kept(small: Small) -> None:
+    overwrite(small.stored(TABLE), b"somebody's bytes")
+    report = repair(small.open(), rehash_remote=True)
+    assert report.sound
+    assert quarantined(small) == {f"{TABLE}-1": b"somebody's bytes"}
 
 
 def test_an_object_without_another_copy_is_moved_aside_and_not_deleted(small: Small) -> None:
@@ -171,7 +188,8 @@ def test_an_older_object_is_moved_aside_where_the_remote_has_it_not(small: Small
     (lost,) = report.lost
     assert "dvc.lock does not name it" in lost.remedy
     assert report.findings == ()
-    assert quarantined(small) == {f"{md5('here alone')}-1": b"corrupted"}
+    aside = {f"{md5(name)}-1": b"corrupted" for name in ("here alone", "pushed")}
+    assert quarantined(small) == aside
     assert small.cached(md5("pushed")).read_bytes() == b"pushed"
     assert verify(small.open()).sound
 
@@ -191,6 +209,16 @@ def test_a_repair_waits_for_no_other_command(small: Small) -> None:
     with small.open().repo.lock, pytest.raises(DvcException, match="Unable to acquire lock"):
         repair(small.open())
     assert small.cached(TABLE).read_bytes() == b"other"
+
+
+def test_a_repair_waits_for_no_running_stage(small: Small) -> None:
+    overwrite(small.root / "made/table.csv", b"being written")
+    with (
+        writing([str(small.root / "made")], small.open().repo, "stage"),
+        pytest.raises(DvcException, match="is busy"),
+    ):
+        repair(small.open())
+    assert (small.root / "made/table.csv").read_bytes() == b"being written"
 
 
 OUT = Out("made", LISTING, cached=True, stage="make")

@@ -121,7 +121,7 @@ def _notes(study: Study, surveyed: Survey) -> Iterator[str]:
         names = ", ".join(study.left_over)
         yield f"{LOCK} has stages that {PIPELINE} no longer has: {names}"
     if surveyed.empty:
-        yield f"never pushed to the remote ({surveyed.empty}): the cache is the only other copy"
+        yield f"the remote has nothing ({surveyed.empty}): the cache is the only other copy"
     elif surveyed.remote is None and not surveyed.unreachable:
         yield "no remote is configured: the cache is the only other copy"
     elif surveyed.remote is not None and _asked(surveyed) != "objects":

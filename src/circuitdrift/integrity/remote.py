@@ -22,6 +22,7 @@ from dvc.fs import generic, localfs
 from circuitdrift.integrity.hashing import Track, found_at, hash_files
 from circuitdrift.integrity.objects import Area, Copy, Found, State, state_of
 from circuitdrift.integrity.pipeline import Study
+from circuitdrift.storage.remote import without_credentials
 
 _DOWNLOADS = 4  # at once
 
@@ -53,7 +54,7 @@ class Remote:
         return str(self.odb.oid_to_path(oid))
 
     def shown(self, oid: str) -> str:
-        return str(self.odb.fs.unstrip_protocol(self.path(oid)))
+        return _address(self.odb.fs, self.path(oid))
 
     def fetch(self, oid: str, to: Path) -> None:
         """Copy an object to ``to``; raises what its file system raises."""
@@ -88,13 +89,21 @@ def default_remote(study: Study) -> Remote | None:
         odb = study.repo.cloud.get_remote_odb(command="verify")
     except (DvcException, ImportError) as error:  # a kind of remote may not be installed
         raise UnreachableError(str(error)) from error
-    # A file system connects when it is first asked.
+    # A file system connects when first asked: what it lacks then (a key file) is not the path.
+    with ThreadPoolExecutor(1) as pool:
+        failed = pool.submit(lambda: remote.fs.fs).exception()
+    if failed is not None:
+        raise UnreachableError(described(failed))
     answer = remote.fs.info(remote.path, return_exceptions=True)
     if isinstance(answer, FileNotFoundError):
-        raise NothingThereError(f"nothing lies at {remote.fs.unstrip_protocol(remote.path)}")
+        raise NothingThereError(f"nothing lies at {_address(remote.fs, remote.path)}")
     if isinstance(answer, Exception):
         raise UnreachableError(described(answer))
     return Remote(odb)
+
+
+def _address(fs: Any, path: str) -> str:
+    return without_credentials(str(fs.unstrip_protocol(path)))
 
 
 def remote_copies(

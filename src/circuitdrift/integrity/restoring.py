@@ -1,8 +1,7 @@
 """Bringing copies back. What is written is hashed before it takes its place and after.
 
-What stood in the workspace is moved aside, since it may be somebody's work; so is a corrupted
-object of the cache that nothing can replace. Nothing is deleted but a corrupted object of the cache
-or the remote that an intact one takes the place of.
+What stood in a copy's place is moved aside, whatever it was: it may be somebody's work, or the only
+copy of another object, which a swap of two leaves in the wrong place. Nothing is deleted.
 """
 
 from __future__ import annotations
@@ -96,39 +95,45 @@ class Restorer:
         Raises:
             OtherBytesError: if that is not the object.
         """
-        aside = ""
         if copy.area is Area.REMOTE:
-            self._replace_in_remote(copy, write)
-            return aside
-        target = self.study.root / copy.path
+            return self._replace_in_remote(copy, write)
+        aside, target = "", self.study.root / copy.path
         with replacing(target) as new:
             write(new)
             _require(new, copy.oid)
             _to_disk(new)
-            if (copy.area is Area.WORKSPACE and os.path.lexists(target)) or target.is_dir():
+            if os.path.lexists(target):
                 aside = self._set_aside(copy)
         _require(target, copy.oid)
         if copy.area is Area.CACHE:
             self.study.repo.cache.local.protect(str(target))
         return aside
 
-    def _replace_in_remote(self, copy: Copy, write: Write) -> None:
+    def _replace_in_remote(self, copy: Copy, write: Write) -> str:
         assert self.remote is not None
+        aside = ""
         with TemporaryDirectory(dir=self.study.scratch) as directory:
             new, back = Path(directory) / "new", Path(directory) / "back"
             write(new)
             _require(new, copy.oid)
+            if copy.state is State.CORRUPT:
+                self.remote.fetch(copy.oid, back)
+                aside = self._quarantine(back, copy)
             self.remote.put(new, copy.oid)
             self.remote.fetch(copy.oid, back)
             _require(back, copy.oid)
+        return aside
 
     def _set_aside(self, copy: Copy) -> str:
         """Move what lies at a copy's place into quarantine; returns where to."""
+        return self._quarantine(self.study.root / copy.path, copy)
+
+    def _quarantine(self, path: Path, copy: Copy) -> str:
         quarantine = self.study.scratch / "quarantine"
         quarantine.mkdir(exist_ok=True)
         names = (quarantine / f"{md5_part(copy.oid)}-{number}" for number in count(1))
         free = next(path for path in names if not os.path.lexists(path))
-        shutil.move(self.study.root / copy.path, free)
+        shutil.move(path, free)
         return self.study.shown(free)
 
 

@@ -9,6 +9,7 @@ from circuitdrift.integrity.hashing import Track, untracked
 from circuitdrift.integrity.pipeline import Study
 from circuitdrift.integrity.restoring import Restorer
 from circuitdrift.integrity.survey import survey
+from circuitdrift.storage.remote import writing
 
 
 def verify(study: Study, *, rehash_remote: bool = False, track: Track = untracked) -> Report:
@@ -24,13 +25,14 @@ def verify(study: Study, *, rehash_remote: bool = False, track: Track = untracke
 
 
 def repair(study: Study, *, rehash_remote: bool = False, track: Track = untracked) -> Report:
-    """Bring back what can be, and verify the study as it then is. Takes DVC's lock.
+    """Bring back what can be, and verify the study as it then is. Takes DVC's locks.
 
     Raises:
         InputError: as :func:`verify`.
-        DvcException: if another DVC command has the lock.
+        DvcException: if another DVC command has the lock, or a stage runs.
     """
-    with study.repo.lock:
+    outputs = [str(study.root / out.path) for out in study.outs]
+    with study.repo.lock, writing(outputs, study.repo, "verify --repair"):
         before = survey(study, rehash_remote=rehash_remote, track=track)
         repaired = Restorer(study, before.listings, before.remote).repair(before.steps)
         after = verify(study, rehash_remote=rehash_remote, track=track)

@@ -42,6 +42,11 @@ class Output:
         """
         self.out.checkout(force=force)
 
+    @property
+    def place(self) -> str:
+        """Where DVC locks it: no other command writes there meanwhile, a stage that runs least."""
+        return str(self.out.fs_path)
+
 
 def kept_outputs(repo: Repo) -> list[Output]:
     """Every output that DVC keeps, in dvc.yaml's order, as dvc.lock records it."""

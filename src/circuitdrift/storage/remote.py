@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from dvc.config import RemoteConfigError
 from dvc.logger import set_loggers_level
 from dvc.repo import Repo, lock_repo
+from dvc.rwlock import rwlock
 from dvc_data.hashfile.db import HashFileDB
 from dvc_objects.fs.base import FileSystem
 from dvc_objects.fs.errors import AuthError, ConfigError, RemoteMissingDepsError
@@ -26,6 +27,20 @@ def opened(root: Path) -> Iterator[Repo]:
     """The study at ``root``, locked against other DVC commands, DVC's own log kept to errors."""
     with set_loggers_level(logging.ERROR), Repo(str(root)) as repo, lock_repo(repo):
         yield repo
+
+
+@contextmanager
+def writing(places: Sequence[str], repo: Repo, command: str) -> Iterator[None]:
+    """Keep stages from writing to ``places``, files or directories of the workspace.
+
+    DVC gives up the lock of ``opened`` while a stage's command runs, and holds this one.
+
+    Raises:
+        DvcException: if a stage that runs writes to one of them, or reads it.
+    """
+    hardlink = repo.config["core"].get("hardlink_lock", False)
+    with rwlock(repo.tmp_dir, repo.fs, f"circuitdrift {command}", [], list(places), hardlink):
+        yield
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ def reaching(repo: Repo, name: str | None) -> Iterator[Remote]:
             answer or refuses, now or later in the block.
     """
     name = name or repo.config["core"].get("remote")
-    url = _without_credentials(repo.config["remote"].get(name, {}).get("url", ""))
+    url = without_credentials(repo.config["remote"].get(name, {}).get("url", ""))
     protocol = urlsplit(url).scheme
     label = f"remote {name} ({url})"
     page = f"docs/remotes/{PAGES.get(protocol, 'local.md')}"
@@ -112,6 +127,7 @@ def _failures(protocol: str) -> tuple[type[Exception], ...]:
     return always
 
 
-def _without_credentials(url: str) -> str:
+def without_credentials(url: str) -> str:
+    """An address as it may be shown."""
     parts = urlsplit(url)
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

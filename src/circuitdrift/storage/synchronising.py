@@ -12,7 +12,7 @@ from dvc_data.hashfile.db import HashFileDB
 from circuitdrift.errors import InputError, Problem
 from circuitdrift.storage.costs import stage_seconds, total_duration
 from circuitdrift.storage.outputs import Output, files_of, is_directory, kept_outputs
-from circuitdrift.storage.remote import Remote, opened, reaching
+from circuitdrift.storage.remote import Remote, opened, reaching, writing
 from circuitdrift.storage.transfer import fetch, upload
 
 NEVER_MADE = "not in dvc.lock: it was never made"
@@ -56,8 +56,9 @@ def pull(root: Path, remote: str | None, *, force: bool) -> Outcome:
                 raise _nothing_there(place, lacking, root)
         # Not repo.checkout: it reads dvc.lock anew for every target, and where an object is
         # lacking removes what the workspace has of the output.
-        for output in _without(lacking, outputs):
-            output.put_in_place(force=force)
+        with writing([output.place for output in outputs], repo, "pull"):
+            for output in _without(lacking, outputs):
+                output.put_in_place(force=force)
         _remember_runs(repo)
         repo.drop_data_index()  # DVC's memory of directories as they were before
     return Outcome(outputs, lacking)

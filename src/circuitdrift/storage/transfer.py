@@ -19,9 +19,11 @@ def fetch(oids: Iterable[str], cache: HashFileDB, remote: HashFileDB) -> dict[st
     """Bring objects into ``cache`` where it lacks them, hashing each as it arrives.
 
     Returns:
-        for each object that ``cache`` lacks afterwards, why.
+        for each object that ``cache`` lacks afterwards, or holds damaged, why.
     """
+    oids = set(oids)
     wanted = _absent(oids, cache)
+    damaged = _damaged(oids.difference(wanted), cache)
     there = _there(wanted, remote)
     errors = _copy(
         sorted(there),
@@ -36,7 +38,7 @@ def fetch(oids: Iterable[str], cache: HashFileDB, remote: HashFileDB) -> dict[st
         ),
         "Fetching",
     )
-    return {
+    return damaged | {
         oid: NOWHERE
         if oid not in there
         else errors.get(oid, f"damaged in the remote; remove it there: {remote.oid_to_path(oid)}")
@@ -56,11 +58,11 @@ def upload(oids: Iterable[str], cache: HashFileDB, remote: HashFileDB) -> dict[s
     there = _there(oids, remote)
     cut_short = _cut_short(here & there, cache, remote)
     leaving = (here - there) | cut_short
-    damaged = {oid for oid in leaving if _hash(oid, cache) != oid.partition(".")[0]}
-    for oid in cut_short - damaged:
+    damaged = _damaged(leaving, cache)
+    for oid in cut_short.difference(damaged):
         remote.delete(oid)
     errors = _copy(
-        sorted(leaving - damaged),
+        sorted(leaving.difference(damaged)),
         lambda sent, on_error, progress: remote.add(
             [cache.oid_to_path(oid) for oid in sent],
             cache.fs,
@@ -74,7 +76,7 @@ def upload(oids: Iterable[str], cache: HashFileDB, remote: HashFileDB) -> dict[s
     )
     return {
         **dict.fromkeys(oids - here - there, NOWHERE),
-        **{oid: f"damaged in the cache: {cache.oid_to_path(oid)}" for oid in damaged},
+        **damaged,
         **errors,
     }
 
@@ -102,9 +104,22 @@ def _cut_short(oids: Iterable[str], cache: HashFileDB, remote: HashFileDB) -> se
     return {oid for oid, info, size in zip(oids, infos, sizes, strict=True) if info["size"] != size}
 
 
-def _hash(oid: str, cache: HashFileDB) -> str:
-    _, hash_info = hash_file(cache.oid_to_path(oid), cache.fs, "md5")
-    return str(hash_info.value)
+def _damaged(oids: Iterable[str], cache: HashFileDB) -> dict[str, str]:
+    """What is wrong with those of ``oids`` that ``cache`` holds with other bytes, or unreadable.
+
+    DVC takes an object that nobody may write to for whole.
+    """
+    damaged = {}
+    for oid in oids:
+        path = cache.oid_to_path(oid)
+        try:
+            _, found = hash_file(path, cache.fs, "md5")
+        except OSError as error:
+            damaged[oid] = f"cannot be read in the cache: {error}"
+            continue
+        if found.value != oid.partition(".")[0]:
+            damaged[oid] = f"damaged in the cache: {path}; see `circuitdrift verify --repair`"
+    return damaged
 
 
 Add = Callable[[list[str], Callable[[str, BaseException], None], TqdmCallback], object]
