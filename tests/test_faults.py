@@ -8,7 +8,7 @@ import pytest
 from reliability.faults import SCENARIOS
 from reliability.finished import Finished, make_stale
 from reliability.kills import KILLS
-from reliability.outcomes import Scenario
+from reliability.outcomes import CLEAR_ERROR, Outcome, Scenario
 
 from tiny_study import FirstRuns
 
@@ -24,8 +24,23 @@ def undisturbed(first_runs: FirstRuns) -> Finished:
 def test_a_fault_ends_in_the_same_lock_or_a_clear_error(
     scenario: Scenario, undisturbed: Finished, tmp_path: Path
 ) -> None:
-    outcome = scenario.run(undisturbed, tmp_path)
+    outcome = scenario.play(undisturbed, tmp_path)
     assert outcome.good, outcome
+
+
+@pytest.mark.parametrize(
+    ("message", "good"),
+    [("ERROR: No space left on device", True), ("ERROR: unexpected error", False), ("", False)],
+)
+def test_an_error_counts_as_clear_where_it_says_what_failed(
+    undisturbed: Finished, tmp_path: Path, message: str, good: bool
+) -> None:
+    def run(_study: Finished, _parent: Path) -> Outcome:
+        return Outcome(CLEAR_ERROR, message)
+
+    assert (
+        Scenario("disk full", "anywhere", run, "No space").play(undisturbed, tmp_path).good is good
+    )
 
 
 def test_every_kind_of_stage_is_killed_somewhere(undisturbed: Finished) -> None:

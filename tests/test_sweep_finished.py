@@ -11,8 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from circuitdrift.errors import InputError
+from circuitdrift.git import git
 from circuitdrift.sweeps.finished import finished_members
-from circuitdrift.sweeps.git import check_ready_for_experiments, git, head
+from circuitdrift.sweeps.git import check_ready_for_experiments, head
 from circuitdrift.sweeps.plan import Sweep, load_sweep
 from conftest import ROOT
 

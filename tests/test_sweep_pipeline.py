@@ -5,6 +5,7 @@ The tests follow one another on one clone, as a researcher's days do.
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -62,10 +63,11 @@ def wait_until(reached: Callable[[], object]) -> None:
         time.sleep(0.2)
 
 
-def stages_of_logs(clone: Clone) -> list[str]:
+def stages_by_log(clone: Clone) -> dict[str, list[str]]:
+    """The stages that each run of an experiment computed."""
     logs = (clone.root / ".dvc/tmp/exps/run").glob("*/*.out")
-    texts = [log.read_text(encoding="utf-8") for log in logs]
-    return [stage for text in texts for stage in re.findall(r"Running stage '([^']+)'", text)]
+    texts = {log.stem: log.read_text(encoding="utf-8") for log in logs}
+    return {name: re.findall(r"Running stage '([^']+)'", text) for name, text in texts.items()}
 
 
 def assert_nothing_is_left(clone: Clone) -> None:
@@ -73,6 +75,8 @@ def assert_nothing_is_left(clone: Clone) -> None:
     assert queue.workers() == []
     assert queue.state().running == {}
     assert list((clone.root / ".dvc/tmp/exps").glob("tmp*")) == []
+    locked = clone.root / ".dvc/tmp/rwlock"
+    assert not locked.exists() or json.loads(locked.read_text(encoding="utf-8")) == {}
     assert clone.do("git", "status", "--porcelain") == ""
 
 
@@ -97,7 +101,7 @@ def test_killed_in_the_middle_it_goes_on_and_runs_nothing_twice(clone: Clone) ->
 
 
 def test_what_experiments_share_is_not_computed_again(clone: Clone) -> None:
-    stages = stages_of_logs(clone)
+    stages = [stage for stages in stages_by_log(clone).values() for stage in stages]
     assert "import_base" not in stages
     assert "attribute_base" not in stages
     # Two sizes of the data set; one is made beforehand.
@@ -107,6 +111,14 @@ def test_what_experiments_share_is_not_computed_again(clone: Clone) -> None:
 def test_there_is_nothing_left_to_do(clone: Clone) -> None:
     code, output = sweep(clone)
     assert (code, "4 of 4 experiments are finished, 0 of them run now." in output) == (0, True)
+
+
+def test_results_do_not_depend_on_the_number_of_workers(clone: Clone) -> None:
+    name = "n_examples-12-epochs-1"
+    of_two = clone.do("git", "show", f"{finished(clone)[name]}:dvc.lock")
+    clone.do("dvc", "exp", "remove", name)
+    clone.do("circuitdrift", "sweep", "--workers", "1")
+    assert clone.do("git", "show", f"{finished(clone)[name]}:dvc.lock") == of_two
 
 
 def test_experiments_are_compared_with_the_best_first(clone: Clone) -> None:
@@ -128,23 +140,30 @@ def test_experiments_are_compared_with_the_best_first(clone: Clone) -> None:
 def test_a_new_value_runs_the_new_experiment_alone(clone: Clone) -> None:
     grown = {"grid": {"product": GRID}, "more": {"rungs": {"slower": {"train.epochs": 0.5}}}}
     write_sweep(clone, grown)
-    before = len(stages_of_logs(clone))
+    before = stages_by_log(clone)
     code, output = sweep(clone)
     assert code == 0, output
     assert "5 of 5 experiments are finished, 1 of them run now." in output
-    new = stages_of_logs(clone)[before:]
-    assert len(stages_of_logs(clone)) - before == len(set(new))
-    assert "import_base" not in stages_of_logs(clone)
+    (new,) = [stages for log, stages in stages_by_log(clone).items() if log not in before]
+    assert len(new) == len(set(new))
+    assert not {"import_base", "make_dataset", "attribute_base"}.intersection(new)
+    assert "finetune@mapped-0" in new
 
 
 def test_stopped_it_leaves_no_worker_and_no_lock(clone: Clone) -> None:
     write_sweep(clone, {"later": {"rungs": {"longer": {"train.epochs": 4}}}})
+    clone.do("dvc", "exp", "run", "--queue", "--name", "mine", "--set-param", "train.epochs=5")
     process = start_sweep(clone)
-    wait_until(lambda: Queue(clone.root).state().running)
+    wait_until(lambda: len(Queue(clone.root).state().running) == 2)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130, output
-    assert "the same command goes on from here" in " ".join(output.split())
+    said = " ".join(output.split())
+    assert "the same command goes on from here" in said
+    assert "stopped, and will start over: longer" in said
+    assert "stopped, not of this sweep, to be queued again: mine" in said
+    assert "mine" in clone.do("dvc", "queue", "status")
+    clone.do("dvc", "queue", "remove", "mine")
     assert_nothing_is_left(clone)
     assert [each for each in psutil.process_iter() if of_clone(each, clone.root)] == []
 

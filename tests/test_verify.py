@@ -96,7 +96,7 @@ def test_a_remote_with_nothing_there_is_a_finding_where_it_is_to_be_hashed(small
     small.store.rename(small.store.with_name("moved"))
     report = verify(small.open())
     assert report.findings == ()
-    assert any("never pushed to the remote (nothing lies at" in note for note in report.notes)
+    assert any("the remote has nothing (nothing lies at" in note for note in report.notes)
     (finding,) = verify(small.open(), rehash_remote=True).findings
     assert (finding.area, finding.path) == (Area.REMOTE, "store")
     assert "cannot be asked: nothing lies at" in finding.wrong
@@ -219,3 +219,32 @@ def test_the_command_refuses_what_is_no_study(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["verify", "--root", str(tmp_path)])
     assert result.exit_code == 1
     assert "remedy:" in result.output
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "url = ssh://127.0.0.1:9/far\n    keyfile = /nowhere/key",
+        "url = webdav://alice:secret@127.0.0.1:9/far",
+    ],
+)
+def test_a_remote_that_cannot_be_asked_is_a_finding_without_its_password(
+    small: Small, settings: str
+) -> None:
+    config = f"[core]\n    remote = far\n['remote \"far\"']\n    {settings}\n"
+    (small.root / ".dvc/config.local").write_text(config)
+    (finding,) = verify(small.open()).findings
+    assert (finding.area, finding.path) == (Area.REMOTE, "far")
+    assert "cannot be asked" in finding.wrong
+    assert "secret" not in finding.wrong
+
+
+def test_a_remote_that_is_not_configured_cannot_be_hashed(small: Small) -> None:
+    (finding,) = verify(small.open(), rehash_remote=True).findings
+    assert "no remote is configured" in finding.wrong
+
+
+def test_where_git_cannot_say_what_is_committed_the_study_is_refused(small: Small) -> None:
+    (small.root / ".git/index").write_bytes(b"not an index")
+    with pytest.raises(InputError, match="which git may read"):
+        verify(small.open())

@@ -43,6 +43,15 @@ def test_it_is_asked_without_a_download(remote: Remote, tmp_path: Path) -> None:
     assert not (tmp_path / "not made").exists()
 
 
+def test_its_address_is_shown_without_a_password(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As WebDAV's file system tells an address.
+    told = "https://alice:secret@example.org{}".format
+    monkeypatch.setattr(remote.odb.fs, "unstrip_protocol", told, raising=False)
+    assert remote.shown(ONE).startswith("https://example.org/")
+
+
 def test_its_objects_are_downloaded_hashed_and_removed(remote: Remote, tmp_path: Path) -> None:
     found = copies(remote, tmp_path / "scratch", rehash=True)
     assert [found[oid].state for oid in OIDS] == [State.INTACT, State.CORRUPT, State.MISSING]

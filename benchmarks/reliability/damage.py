@@ -66,11 +66,13 @@ class DamagedObject:
 
     says: str
     damage: Damage
+    error: str = ""
     quick: bool = False
 
     @property
     def scenario(self) -> Scenario:
-        return Scenario(f"cache object {self.says}", "dvc checkout", self.run, self.quick)
+        fault = f"cache object {self.says}"
+        return Scenario(fault, "dvc checkout", self.run, says=self.error, quick=self.quick)
 
     def run(self, study: Finished, parent: Path) -> Outcome:
         clone = study.copy(parent)
@@ -107,7 +109,7 @@ class DamagedOutput:
     @property
     def scenario(self) -> Scenario:
         point = "dvc status; size and times are as before"
-        return Scenario("output with a byte inverted", point, self.run)
+        return Scenario("output with a byte inverted", point, self.run, says="modified")
 
     def run(self, study: Finished, parent: Path) -> Outcome:
         clone = study.copy(parent)
@@ -126,7 +128,7 @@ SCENARIOS = tuple(
     for each in (
         DamagedObject("with a byte inverted", flip_bits, quick=True),
         DamagedObject("truncated", truncate),
-        DamagedObject("unreadable", make_unreadable, quick=True),
+        DamagedObject("unreadable", make_unreadable, error=ARTIFACT, quick=True),
         DamagedOutput(),
     )
 )

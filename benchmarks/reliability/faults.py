@@ -23,7 +23,7 @@ def play(scenario: Scenario, study: Finished) -> Outcome:
     """Play a fault in a temporary copy of the study."""
     with tempfile.TemporaryDirectory(prefix="circuit-drift-fault-") as directory:
         try:
-            return scenario.run(study, Path(directory).resolve())
+            return scenario.play(study, Path(directory).resolve())
         except FaultMissedError as error:
             return Outcome("the fault could not be brought about", str(error))
         except CommandError as error:

@@ -48,7 +48,7 @@ class Kill:
 
     @property
     def scenario(self) -> Scenario:
-        return Scenario("SIGKILL", f"{self.stage}: {self.says}", self.run, self.quick)
+        return Scenario("SIGKILL", f"{self.stage}: {self.says}", self.run, quick=self.quick)
 
     def run(self, study: Finished, parent: Path) -> Outcome:
         clone = study.copy(parent)
@@ -108,7 +108,7 @@ KILLS = (
         "attribute@shuffled-0",
         IN_PLACE,
         ".dvc/cache/files/md5/*",
-        "DVC moves the third file into its cache",
+        "DVC moves the fifth file into its cache",
         nth=5,
         in_dvc=True,
         quick=True,
@@ -134,7 +134,8 @@ class KillWithin:
 
     @property
     def scenario(self) -> Scenario:
-        return Scenario("killed within a write", f"{self.stage}: {self.says}", self.run)
+        point = f"{self.stage}: {self.says}"
+        return Scenario("killed within a write", point, self.run, says=self.stage)
 
     def run(self, study: Finished, parent: Path) -> Outcome:
         clone = study.copy(parent)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reliability.clones import Clone, CommandError
@@ -14,6 +15,7 @@ from reliability.finished import Finished, leftovers
 
 SAME_LOCK = "same lock"
 CLEAR_ERROR = "clear error, then the same lock"
+UNCLEAR = "an error in other words, then the same lock"
 SILENT = "silent in DVC; caught by circuitdrift verify"
 MISSED = "silent"
 OTHER_LOCK = "another lock"
@@ -48,13 +50,23 @@ class Scenario:
     Attributes:
         run: plays it in a folder of its own; raises FaultMissedError if the fault could not be
             brought about.
+        says: pattern of what an error must say, for a person to know what failed or why.
         quick: whether it is one of those that run with the tests.
     """
 
     fault: str
     point: str
     run: Callable[[Finished, Path], Outcome]
+    says: str = ""
     quick: bool = False
+
+    def play(self, study: Finished, parent: Path) -> Outcome:
+        """Run it, and read what the error says."""
+        outcome = self.run(study, parent)
+        clear = self.says and re.search(self.says, outcome.message)
+        if outcome.outcome == CLEAR_ERROR and not clear:
+            return replace(outcome, outcome=UNCLEAR)
+        return outcome
 
 
 class FaultMissedError(Exception):
@@ -117,8 +129,9 @@ def errors(output: str, clone: Clone) -> str:
 
 def _the_same_everywhere(text: str, root: Path) -> str:
     """Without what differs from run to run: places, process ids, ports; and without hashes."""
-    for path, name in ((root, "."), (root.parent, "..")):
+    for path, name in ((root, "."), (root.parent, ".."), (Path(sys.executable).parent, "<bin>")):
         text = text.replace(str(path), name)
     text = re.sub(r"partial-\d+", "partial-*", text)
     text = re.sub(r"\b[0-9a-f]{2}/[0-9a-f]{30}\b|\b[0-9a-f]{32}\b", "<hash>", text)
+    text = re.sub(r"\.[\w-]{22}\.tmp\b", ".*.tmp", text)
     return re.sub(r"(?i)(\bpid )\d+|(127\.0\.0\.1):\d+", r"\1\2*", text)

@@ -26,7 +26,8 @@ class DamagedRemote:
     @property
     def scenario(self) -> Scenario:
         point = f"dvc pull, the remote's verify {'on' if self.verify else 'off'}"
-        return Scenario("remote object with a byte inverted", point, self.run, self.quick)
+        fault = "remote object with a byte inverted"
+        return Scenario(fault, point, self.run, says=ARTIFACT, quick=self.quick)
 
     def run(self, study: Finished, parent: Path) -> Outcome:
         clone, store = study.copy(parent), parent / "store"
@@ -68,7 +69,7 @@ class RemoteGone:
     @property
     def scenario(self) -> Scenario:
         point = f"dvc {self.command}, after {self.served} objects"
-        return Scenario("the remote goes away", point, self.run)
+        return Scenario("the remote goes away", point, self.run, says="Server disconnected")
 
     def run(self, study: Finished, parent: Path) -> Outcome:
         clone, store = study.copy(parent), parent / "store"

@@ -7,7 +7,7 @@ import shutil
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -145,17 +145,33 @@ def clock_jumps_back(study: Finished, parent: Path) -> Outcome:
     return recovered(study, clone, SAME_LOCK, "", [])
 
 
-def _scenario(
-    fault: str, point: str, run: Callable[[Finished, Path], Outcome], quick: bool = False
-) -> Scenario:
-    return Scenario(fault, point, run, quick)
-
-
 SCENARIOS = (
-    _scenario("disk full", f"{STAGE} writes its output", disk_full_for_the_stage),
-    _scenario("disk full", f"DVC caches the output of {STAGE}", disk_full_for_dvc),
-    _scenario("a write fails", f"{STAGE}: a file of over 10,000 bytes", no_large_files, quick=True),
-    _scenario("read-only checkout", f"dvc repro, {STAGE} to run", read_only, quick=True),
-    _scenario("dvc repro twice at once", f"{STAGE} to run", run_twice_at_once, quick=True),
-    _scenario("the clock jumps back", f"a day, in {STAGE} and DVC", clock_jumps_back),
+    Scenario(
+        "disk full", f"{STAGE} writes its output", disk_full_for_the_stage, says="No space left"
+    ),
+    Scenario(
+        "disk full", f"DVC caches the output of {STAGE}", disk_full_for_dvc, says="No space left"
+    ),
+    Scenario(
+        "a write fails",
+        f"{STAGE}: a file of over 10,000 bytes",
+        no_large_files,
+        says="File too large",
+        quick=True,
+    ),
+    Scenario(
+        "read-only checkout",
+        f"dvc repro, {STAGE} to run",
+        read_only,
+        says="Permission denied",
+        quick=True,
+    ),
+    Scenario(
+        "dvc repro twice at once",
+        f"{STAGE} to run",
+        run_twice_at_once,
+        says="is busy|Unable to acquire lock",
+        quick=True,
+    ),
+    Scenario("the clock jumps back", f"a day, in {STAGE} and DVC", clock_jumps_back),
 )

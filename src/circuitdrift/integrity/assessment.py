@@ -105,7 +105,7 @@ def _of_outputs(study: Study, surveyed: Survey) -> Iterator[Finding]:
 
 def _of_remote(study: Study, surveyed: Survey) -> Iterator[Finding]:
     if surveyed.unreachable:
-        name = study.repo.config["core"]["remote"]
+        name = study.repo.config["core"].get("remote", ".dvc/config")
         remedy = "see `dvc remote list`; `make push` fills one that is empty"
         yield Finding(Area.REMOTE, name, f"cannot be asked: {surveyed.unreachable}", remedy)
 

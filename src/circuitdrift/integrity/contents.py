@@ -81,7 +81,7 @@ def _problems(
     path, file = Path(name), root / name
     if path.suffix == ".json":
         read_json(file)
-        if path == paths.BASE_MODEL / "config.json":
+        if path == paths.BASE_MODEL / "config.json" and _has_weights(file.parent, root, files):
             yield from base_problems(file.parent)
     elif path == paths.PROMPTS:
         read_prompts(file)
@@ -93,6 +93,12 @@ def _problems(
         yield from adapters.problems(file.parent)
     else:
         read_header(file)
+
+
+def _has_weights(base: Path, root: Path, files: Mapping[str, Needed]) -> bool:
+    """Whether the base model's weights are intact."""
+    weights = [path.relative_to(root).as_posix() for path in base.glob("*.safetensors")]
+    return bool(weights) and all(name in files for name in weights)
 
 
 def _has_configurations(adapter: Path, files: Mapping[str, Needed]) -> bool:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from circuitdrift.git import git
 from circuitdrift.integrity.hashing import md5_of_bytes
 
 
@@ -26,9 +27,13 @@ def committed_md5s(root: Path, directory: str) -> dict[str, str]:
 
 
 def uncommitted(root: Path, paths: Sequence[str]) -> list[str]:
-    """Which of the files at or below ``paths`` are not as the last commit has them."""
-    status = _git(root, "status", "--porcelain", "-z", "--no-renames", "--", *paths)
-    return [entry[3:] for entry in status.stdout.decode().split("\0") if entry]
+    """Which of the files at or below ``paths`` are not as the last commit has them.
+
+    Raises:
+        GitError: if git cannot say.
+    """
+    status = git(root, "status", "--porcelain", "-z", "--no-renames", "--", *paths)
+    return [entry[3:] for entry in status.split("\0") if entry]
 
 
 def _git(root: Path, *command: str) -> subprocess.CompletedProcess[bytes]:

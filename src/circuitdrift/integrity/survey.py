@@ -75,6 +75,8 @@ def survey(study: Study, *, rehash_remote: bool, track: Track) -> Survey:
         unreachable, empty = (str(error), "") if rehash_remote else ("", str(error))
     except UnreachableError as error:
         unreachable = str(error)
+    if rehash_remote and remote is None and not unreachable:
+        unreachable = "no remote is configured"
     cache = cache_copies(study, track)
     found = found_in_workspace(study, track)
     listings = find_listings(study, cache, found, remote)

@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -98,22 +98,22 @@ class Queue:
             if self._is_worker(process) and is_alive(process)
         ]
 
-    def stop(self) -> list[str]:
+    def stop(self, ours: Collection[str]) -> list[str]:
         """Stop every worker and the experiments that they run, and clear what they leave behind.
 
-        Finished experiments stay. Those that wait stay queued; those that were running are
-        dropped, and would start over.
+        Finished experiments stay. Those that wait stay queued; of those that were running ``ours``
+        are dropped, and would start over, and others stay in the queue as failed.
 
         Returns:
             names of the experiments that were running.
         """
         running = self.state().running
         end([each for worker in self.workers() for each in with_children(worker)])
-        self._forget(running)
+        self._forget(running, ours)
         return sorted(running)
 
-    def clear_dead(self) -> list[str]:
-        """Drop experiments that count as running though no worker lives, and their folders.
+    def clear_dead(self, ours: Collection[str]) -> list[str]:
+        """Do the same with experiments that count as running though no worker lives.
 
         Returns:
             their names.
@@ -121,7 +121,7 @@ class Queue:
         if self.workers():
             return []
         running = self.state().running
-        self._forget(running)
+        self._forget(running, ours)
         return sorted(running)
 
     def drop_outdated(self, names: Iterable[str], baseline: str) -> list[str]:
@@ -150,9 +150,9 @@ class Queue:
         described = self._processes.get(revision)
         return described is not None and described.returncode == 0
 
-    def _forget(self, dropped: Mapping[str, str]) -> None:
+    def _forget(self, dropped: Mapping[str, str], ours: Collection[str]) -> None:
         """End what still runs of experiments that no worker waits for, make DVC see it, and remove
-        the folders that they ran in."""
+        the folders that they ran in; take ``ours`` out of the queue."""
         for revision in dropped.values():
             end(self._executors(revision))
             described = self._processes.get(revision)
@@ -161,7 +161,7 @@ class Queue:
                 self._processes[revision] = described
         if unmarked := sorted(set(dropped).intersection(self.state().running)):
             self._dvc("queue", "kill", "--force", *unmarked)
-        self.forget_failed(dropped)
+        self.forget_failed(set(dropped).intersection(ours))
         for folder in self._folder.glob("tmp*"):
             shutil.rmtree(folder, ignore_errors=True)
 

@@ -11,7 +11,8 @@ from ruamel.yaml import YAML
 from circuitdrift import paths
 from circuitdrift.config.params import Params
 from circuitdrift.errors import InputError
-from circuitdrift.sweeps.git import Experiment, content_ids, experiments, git
+from circuitdrift.git import git
+from circuitdrift.sweeps.git import Experiment, content_ids, experiments
 from circuitdrift.sweeps.plan import Member, Sweep
 from circuitdrift.validation import read_yaml, validate
 
@@ -65,7 +66,7 @@ def _overlap(one: str, other: str) -> bool:
 
 def _params(root: Path, experiment: Experiment) -> Params | None:
     """None where its params.yaml is one of another version of the study."""
-    text = git(root, "show", f"{experiment.revision}:{paths.PARAMS.as_posix()}")
+    text = git(root, "show", f"{experiment.revision}:./{paths.PARAMS.as_posix()}")
     try:
         return validate(Params, YAML(typ="safe", pure=True).load(text), experiment.name)
     except InputError:

@@ -1,14 +1,14 @@
-"""What git knows of the study's clone."""
+"""What git knows of experiments, and whether the clone is ready for more."""
 
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from circuitdrift.errors import InputError, Problem
+from circuitdrift.git import GitError, git
 
 
 @dataclass(frozen=True)
@@ -18,24 +18,6 @@ class Experiment:
     name: str
     revision: str
     baseline: str
-
-
-class GitError(RuntimeError):
-    """A git command failed."""
-
-
-def git(root: Path, *arguments: str) -> str:
-    """Output of a git command.
-
-    Raises:
-        GitError: with git's own words.
-    """
-    done = subprocess.run(
-        ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise GitError(done.stderr.strip() or f"git {arguments[0]} failed")
-    return done.stdout
 
 
 def head(root: Path) -> str:
@@ -71,10 +53,7 @@ def check_ready_for_experiments(root: Path, besides: Path) -> None:
     Raises:
         InputError: if there is no commit, if the tree has changes, or if git knows no name.
     """
-    try:
-        head(root)
-    except (GitError, FileNotFoundError) as error:
-        raise InputError(_no_commit(root, error)) from None
+    head(root)
     problems = []
     exception = f":(exclude){besides.as_posix()}"
     if changed := git(root, "status", "--porcelain", "--", ".", exception).splitlines():
@@ -85,15 +64,6 @@ def check_ready_for_experiments(root: Path, besides: Path) -> None:
         problems.append(_no_identity())
     if problems:
         raise InputError(*problems)
-
-
-def _no_commit(root: Path, error: Exception) -> Problem:
-    return Problem(
-        where=str(root.resolve()),
-        got=str(error),
-        rule="experiments are derived from a commit of a git repository",
-        remedy="run it in a clone of the study with at least one commit",
-    )
 
 
 def _dirty(changed: list[str]) -> Problem:

@@ -67,9 +67,16 @@ def run_sweep(root: Path, sweep: Sweep, workers: int, display: Display) -> Outco
 def workers_that_fit(sweep: Sweep) -> int:
     """As many as there are cores for their threads, and memory; at least one."""
     threads = max(member.params.compute.threads for member in sweep.members)
-    by_cores = len(os.sched_getaffinity(0)) // threads
+    by_cores = _cores() // threads
     by_memory = int(psutil.virtual_memory().available / (sweep.memory_gb * 1e9))
     return max(1, min(by_cores, by_memory, len(sweep.members)))
+
+
+def _cores() -> int:
+    """Those that this process may use, where the system says so (macOS does not)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -81,14 +88,13 @@ class _Runner:
     queue: Queue
 
     def run(self) -> Outcome:
-        if dropped := self.queue.clear_dead():
-            names = ", ".join(dropped)
-            self.display.say(f"left by workers that were killed, and started over: {names}")
+        if dropped := self.queue.clear_dead(self.names):
+            self._say_dropped("left by workers that were killed", dropped)
         before = self._finished()
         missing = unfinished(self.sweep, before)
         if not missing:
             return Outcome(before, (), {})
-        with _stopping(self.queue, self.display):
+        with self._stopping():
             revisions = self._run_all(missing, before)
         after = self._finished()
         return Outcome(
@@ -100,6 +106,36 @@ class _Runner:
                 if member.name in revisions
             },
         )
+
+    @property
+    def names(self) -> set[str]:
+        return {member.name for member in self.sweep.members}
+
+    def _say_dropped(self, why: str, names: list[str]) -> None:
+        ours = [name for name in names if name in self.names]
+        others = [name for name in names if name not in self.names]
+        if ours:
+            self.display.say(f"{why}, and will start over: {', '.join(ours)}")
+        if others:
+            self.display.say(f"{why}, not of this sweep, to be queued again: {', '.join(others)}")
+
+    @contextmanager
+    def _stopping(self) -> Iterator[None]:
+        """On SIGINT, SIGTERM or an error the workers are stopped before anything else."""
+
+        def interrupt(_number: int, _frame: FrameType | None) -> None:
+            raise KeyboardInterrupt
+
+        before = signal.signal(signal.SIGTERM, interrupt)
+        try:
+            yield
+        except BaseException:
+            self.display.say("stopping the workers")
+            if running := self.queue.stop(self.names):
+                self._say_dropped("stopped", running)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
 
     def _finished(self) -> dict[str, str]:
         return finished_members(self.root, self.sweep)
@@ -138,23 +174,22 @@ class _Runner:
 
     def _wait(self) -> dict[str, str]:
         """Until no member waits or runs, or no worker is left."""
-        names = {member.name for member in self.sweep.members}
         revisions: dict[str, str] = {}
         open_before: set[str] | None = None
         while True:
             state = self.queue.state()
             revisions |= {**state.queued, **state.running}
-            still_open = state.names & names
+            still_open = state.names & self.names
             if still_open != open_before:
                 finished = self._finished()
                 for name in sorted((open_before or set()) - still_open):
                     self.display.say(f"{'finished' if name in finished else 'FAILED'} {name}")
                 open_before = still_open
-            self.display.show(state, len(finished), len(names))
+            self.display.show(state, len(finished), len(self.sweep.members))
             if not still_open:
                 return revisions
             if not self.queue.workers():
-                self.queue.clear_dead()
+                self.queue.clear_dead(self.names)
                 return revisions
             time.sleep(POLL_S)
 
@@ -175,24 +210,4 @@ class _Runner:
                 return
             time.sleep(POLL_S / 4)
         if not self.queue.state().names:
-            self.queue.stop()
-
-
-@contextmanager
-def _stopping(queue: Queue, display: Display) -> Iterator[None]:
-    """On SIGINT and SIGTERM the workers are stopped before anything else."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    except KeyboardInterrupt:
-        display.say("stopping the workers")
-        running = queue.stop()
-        if running:
-            display.say(f"would start over: {', '.join(running)}")
-        raise
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            self.queue.stop(self.names)
