@@ -39,7 +39,7 @@ share: setup ## Push an experiment and its artifacts for colleagues: make share 
 TEST_WORKERS := 2
 test: setup ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	    --numprocesses $(TEST_WORKERS) --dist loadgroup --no-loadscope-reorder
+	    --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Check format, style and types
 	$(BIN)/ruff format --check .

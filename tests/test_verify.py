@@ -25,6 +25,7 @@ from small_pipeline import FIGURES, MADE, Small, make_small, md5, md5s, overwrit
 
 TABLE = md5(MADE["table.csv"])
 LISTING = listing_oid(md5s(MADE))
+PASSWORD = "a-password"
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_the_command_refuses_what_is_no_study(tmp_path: Path) -> None:
     "settings",
     [
         "url = ssh://127.0.0.1:9/far\n    keyfile = /nowhere/key",
-        "url = webdav://alice:secret@127.0.0.1:9/far",
+        f"url = webdav://alice:{PASSWORD}@127.0.0.1:9/far",
     ],
 )
 def test_a_remote_that_cannot_be_asked_is_a_finding_without_its_password(
@@ -236,7 +237,7 @@ def test_a_remote_that_cannot_be_asked_is_a_finding_without_its_password(
     (finding,) = verify(small.open()).findings
     assert (finding.area, finding.path) == (Area.REMOTE, "far")
     assert "cannot be asked" in finding.wrong
-    assert "secret" not in finding.wrong
+    assert PASSWORD not in finding.wrong
 
 
 def test_a_remote_that_is_not_configured_cannot_be_hashed(small: Small) -> None:

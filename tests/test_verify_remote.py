@@ -17,6 +17,7 @@ from small_pipeline import md5
 
 OIDS = tuple(md5(text) for text in ("one", "two", "three"))
 ONE, TWO, THREE = OIDS
+PASSWORD = "a-password"
 
 
 @pytest.fixture
@@ -47,7 +48,9 @@ def test_its_address_is_shown_without_a_password(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As WebDAV's file system tells an address.
-    told = "https://alice:secret@example.org{}".format
+    def told(path: str) -> str:
+        return f"https://alice:{PASSWORD}@example.org{path}"
+
     monkeypatch.setattr(remote.odb.fs, "unstrip_protocol", told, raising=False)
     assert remote.shown(ONE).startswith("https://example.org/")
 
