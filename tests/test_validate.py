@@ -212,7 +212,11 @@ def check_ablation_rank(found: pd.DataFrame) -> None:
     assert list(found) == ["checkpoint", "prompt", "type", "word", "n_nodes", "spearman"]
     assert found["checkpoint"].tolist() == ["base"] * 6 + ["100"] * 6
     assert (found["n_nodes"] == 5).all()
-    assert found["spearman"].between(-1, 1).all()
+    # Not defined where no node of a prompt moves the target by a float's last bit, which in this
+    # model is up to the machine's kernels.
+    defined = found["spearman"].dropna()
+    assert len(defined) > len(found) / 2
+    assert defined.between(-1, 1).all()
 
 
 def test_without_recruited_features_patching_is_a_header(study: Params) -> None:
