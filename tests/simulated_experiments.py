@@ -40,9 +40,9 @@ def experiment_tables(plan: Plan) -> ExperimentTables:
         loss=summaries.loss,
         drift=tables.drift,
         moved=moved_table(plan),
+        overlap=tables.overlap,
         drift_summary=summaries.drift,
         mapping=summaries.mapping,
-        overlap=summaries.overlap,
         faithfulness=summaries.faithfulness,
         metrics=study_metrics(study_params(plan), tables, summaries),
     )
@@ -72,7 +72,7 @@ def write_tables(root: Path, plan: Plan) -> None:
         (paths.MOVED_FEATURE_TABLE, tables.moved),
         (paths.DRIFT_SUMMARY_TABLE, tables.drift_summary),
         (paths.MAPPING_TABLE, tables.mapping),
-        (paths.OVERLAP_SUMMARY_TABLE, tables.overlap),
+        (paths.OVERLAP_TABLE, tables.overlap),
         (paths.FAITHFULNESS_SUMMARY_TABLE, tables.faithfulness),
     ):
         write_table(root / path, table)

@@ -208,7 +208,7 @@ def test_the_ladder_finds_the_change_that_did_it() -> None:
     members = [names["original"], names["no-warm-up"], names["epochs-3.n_examples-50"]]
     found = climb(members, SETTINGS, ASKED)
     last = found["rungs"][-1]
-    assert found["learned"] is found["better"] is found["moved"] is last
+    assert found["learned"] is found["answers"] is found["moved"] is last
     assert all(rung is last for rung in found["largest"].values())
     assert last["since"][of.ACCURACY]["mean"] == pytest.approx(0.6 * 21 / 30)
     assert found["rungs"][0]["since"] == {}

@@ -19,7 +19,8 @@ from circuitdrift.figures.scaling import (
 from circuitdrift.figures.style import use_style
 from circuitdrift.scaling.gallery import draw
 from circuitdrift.scaling.tables import Experiment
-from simulated_sweep import simulated_experiments, simulated_sweep
+from circuitdrift.sweeps.plan import Arm, Sweep
+from simulated_sweep import member, simulated_experiments, simulated_sweep
 
 SWEEP = simulated_sweep()
 
@@ -76,8 +77,7 @@ def test_curves_run_over_steps_and_ring_what_has_equal_steps() -> None:
         {
             "experiment": ["a", "b", "c", "c"],
             "steps": [10, 4, 10, 10],
-            "line": [25, 25, 50, 50],
-            "line_of": "size",
+            "line": ["size = 25", "size = 25", "size = 50", "size = 50"],
             "matched": [True, False, True, True],
             "measure": ["drift", "drift", "drift", "random"],
             "mean": [0.5, 0.25, 0.75, 0.125],
@@ -135,3 +135,36 @@ def test_the_base_model_is_a_line_across_the_rungs() -> None:
     assert axes.get_legend_handles_labels()[1] == ["accuracy, base model", "accuracy"]
     across = next(line for line in axes.lines if line.get_label() == "accuracy, base model")
     assert set(across.get_ydata()) == {0.25}
+
+
+def test_an_end_that_is_infinite_is_an_arrow() -> None:
+    rows = pd.DataFrame(
+        {
+            "experiment": ["a", "b", "c"],
+            "steps": [4, 10, 20],
+            "line": "all",
+            "matched": False,
+            "measure": "CMD",
+            "mean": [0.5, 0.25, 0.125],
+            "low": [-np.inf, 0.2, 0.1],
+            "high": [np.inf, np.inf, 0.2],
+        }
+    )
+    axes = steps_figure(rows, [Panel("CMD", "CMD")]).axes[0]
+    arrows = [(*text.xy, *np.sign(text.get_position())) for text in axes.texts]
+    assert arrows == [(4, 0.5, 0, 1), (10, 0.25, 0, 1), (4, 0.5, 0, -1)]
+
+
+def test_a_line_of_the_curves_is_what_differs_in_epochs_alone() -> None:
+    rates = [
+        member(f"{epochs}-{rate}", train__epochs=epochs, train__learning_rate=rate)
+        for epochs in (1.0, 3.0)
+        for rate in (1e-3, 5e-4)
+    ]
+    names = tuple(one.name for one in rates)
+    arm = Arm("grid", "product", ("train.epochs", "train.learning_rate"), names)
+    ladder = next(arm for arm in SWEEP.arms if arm.kind == "ladder")  # it varies the data's size
+    sweep = Sweep((arm, ladder), (*rates, *SWEEP.members), memory_gb=1)
+    figure = draw(sweep, simulated_experiments(sweep))["by_steps"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels[:2] == ["train.learning_rate = 0.0005", "train.learning_rate = 0.001"]

@@ -60,13 +60,14 @@ def test_what_was_learned_stands_beside_the_base_model() -> None:
             *("run", "condition", "checkpoint", "step", "prompt", "role"),
             *("correct_in_type", "p", "false_positive", "loss"),
         ],
-    )
+    ).assign(type="simple", word=lambda rows: rows["prompt"].str.upper())
     loss = pd.DataFrame(
         {"run": "mapped-0", "step": range(1, 8), "loss": [9.0, 8, 7, 6, 5, 4, 3], "progress": 0.0}
     )
     found = measured(ONE_RUN, evaluation=evaluation, loss=loss)["mean"].to_dict()
     assert (found[of.ACCURACY], found[of.BASE_ACCURACY]) == (1.0, 0.5)
     assert found[of.ACCURACY_GAIN] == 0.5
+    assert found[of.CHANCE] == 0.5  # two words of one type
     assert found[of.P_GAIN] == pytest.approx(0.5)  # .4 on x, .6 on y
     assert (found[of.FALSE_POSITIVE], found[of.BASE_FALSE_POSITIVE]) == (0.5, 0.125)
     assert found[of.FORGETTING] == 0.25
@@ -95,6 +96,7 @@ def test_several_random_adapters_are_averaged() -> None:
 def test_overlap_beyond_chance_is_there_with_one_seed_and_corrected_with_two() -> None:
     overlap = pd.DataFrame(
         {
+            "run": "mapped-0",
             "condition": "mapped",
             "role": "discovery",
             "from": "base",
@@ -104,14 +106,19 @@ def test_overlap_beyond_chance_is_there_with_one_seed_and_corrected_with_two() -
             "null": 0.1,
             "ceiling": math.nan,
             "corrected": math.nan,
-            "n_runs": 1,
         }
     )
     one = measured(ONE_RUN, overlap=overlap)
     assert one.loc[of.OVERLAP_BEYOND, "mean"] == pytest.approx(0.5)
     assert of.OVERLAP_CORRECTED not in one.index
-    two = measured(ONE_RUN, overlap=overlap.assign(ceiling=0.7, corrected=0.75))
-    assert two.loc[of.OVERLAP_CORRECTED, "mean"] == 0.75
+    assert math.isnan(one.loc[of.OVERLAP_BEYOND, "low"])
+    with_ceiling = overlap.assign(ceiling=0.7, corrected=0.75)
+    more = with_ceiling.assign(run="mapped-1", jaccard=0.37, corrected=0.45)
+    two = measured(ONE_RUN, overlap=pd.concat([with_ceiling, more]))
+    assert two.loc[of.OVERLAP_CORRECTED, "mean"] == pytest.approx(0.6)
+    beyond = two.loc[of.OVERLAP_BEYOND]
+    assert beyond[["mean", "low", "high"]].tolist() == pytest.approx([0.4, 0.3, 0.5])
+    assert beyond["n_seeds"] == 2
 
 
 def test_faithfulness_is_of_mean_ablation_at_the_last_checkpoint() -> None:

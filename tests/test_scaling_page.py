@@ -26,9 +26,10 @@ EXPERIMENTS = simulated_experiments(SWEEP)
 SECTIONS = [
     "Does more training teach more, and does more data?",
     "How do drift, overlap and the number of moved features grow with steps?",
+    "What else does training change?",
     "Is it steps, or is it data?",
     "Are circuits as faithful?",
-    "Why the original study saw nothing",
+    "Could the original study have seen anything?",
     "What cannot be said",
     "Bring one back",
 ]
@@ -100,6 +101,8 @@ def test_the_ladder_is_told_rung_by_rung() -> None:
     )
     assert "the run ends 27 % up the ramp, at 5.4e-06 at most of 2e-05." in text
     assert "`train.warmup_steps` 100 → 0" in text
+    assert "Rungs take 27 steps, save `epochs-3.n_examples-50` (21): there, what is" in text
+    assert "; steps 27 → 21): +0.4" in text
     assert re.search(
         r"The first whose gain in accuracy lies above 0\.2 \(`verdicts\.min_accuracy_gain`\) is"
         r" `epochs-3\.n_examples-50` \(`dataset\.n_examples` 9 → 50, ",
@@ -108,9 +111,39 @@ def test_the_ladder_is_told_rung_by_rung() -> None:
     assert "The change that moved drift of task prompts most: `epochs-3.n_examples-50`" in text
 
 
+def test_a_ladder_of_equal_steps_says_so() -> None:
+    equal = [replace(one, steps=27) for one in EXPERIMENTS]
+    text = page(experiments=equal)
+    assert "Every rung takes 27 steps, so that no change is one of the number of steps." in text
+    assert "; steps" not in text
+
+
+def test_what_the_mapping_does_not_ask_for_has_its_section() -> None:
+    text = page()
+    assert "- **Drift of control prompts**: 0.038" in text
+    assert "- **Forgetting**: -0.100 [-0.200, 0.000] after 4 steps" in text
+    assert "- **Probability on unseen words**: 0.500" in text
+
+
+def test_all_prompts_right_are_not_called_certain() -> None:
+    right = [
+        replace(one, measures=measure_table({of.ACCURACY: (1.0, 1.0, 1.0), of.CHANCE: 1 / 3}))
+        for one in EXPERIMENTS
+    ]
+    text = page(experiments=right)
+    # .025 ** (1 / 4) for four prompts
+    assert (
+        "Where all 4 are right the bootstrap says [1, 1]; the exact interval starts at 0.398"
+        in text
+    )
+    assert "among the answers of its type; by guessing, 0.333." in text
+    assert "the exact interval" not in page()
+
+
 def test_the_page_turns_with_the_findings() -> None:
     text = page(experiments=simulated_experiments(SWEEP, learns=False))
-    assert "No rung gives the right answer a higher probability" in text
+    assert "No rung gives the right answer more probability than the base model by 0.2" in text
+    assert "that teaches nothing of the size that is asked (0.2" in text
     assert "No rung's gain in accuracy lies with its interval above 0.2" in text
     assert "No rung's drift beyond random adapters" in text
     assert "In 0 of 5 experiments the interval of drift beyond random adapters" in text
@@ -185,7 +218,7 @@ def test_nothing_undefined_is_printed_and_tables_are_whole() -> None:
     text = page(figures=["grid", "by_steps", "ladder"])
     assert re.findall(r"\b(nan|NaN|None|inf)\b|[{}]|\n\n\n", text) == []
     for block in text.split("\n\n"):
-        assert "|" not in block or block.startswith(("|", "`p(answer)`")), block
+        assert "|" not in block or block.startswith(("|", "`accuracy`")), block
 
 
 def test_only_drawn_figures_are_shown() -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
 import pytest
 
+from circuitdrift.config.params import Params
 from circuitdrift.errors import InputError
+from circuitdrift.scaling.frames import flattened
 from circuitdrift.sweeps.plan import Sweep, load_sweep
 from conftest import ROOT
 
@@ -40,8 +43,23 @@ def test_the_shipped_sweep() -> None:
     assert grid.keys == ("train.epochs", "dataset.n_examples")
     # The study's own size and length is in all three arms, and run once.
     assert matched.members[1] == ladder.members[-1] == "n_examples-50-epochs-3"
-    assert len(sweep.members) == 9 + 2 + 6
+    assert len(sweep.members) == 9 + 2 + 8
     assert len({member.name for member in sweep.members}) == len(sweep.members)
+
+
+def test_no_rung_of_the_shipped_ladder_hides_a_change_of_steps() -> None:
+    sweep = load_sweep(ROOT)
+    by_name = {member.name: member.params for member in sweep.members}
+    steps = [steps_of(by_name[name]) for name in sweep.arms[-1].members]
+    assert steps == [27] * (len(steps) - 1) + [21]  # the last changes the steps alone
+    before, last = (flattened(by_name[name]) for name in sweep.arms[-1].members[-2:])
+    assert [key for key in before if before[key] != last[key]] == ["train.epochs"]
+
+
+def steps_of(params: Params) -> int:
+    """As Trainer counts them: batches an epoch, the last one too, times epochs, rounded up."""
+    batches = math.ceil(params.dataset.n_examples / params.train.batch_size)
+    return math.ceil(batches * params.train.epochs)
 
 
 def test_a_product_is_every_combination(study_root: Path) -> None:

@@ -137,7 +137,8 @@ def test_it_writes_every_table_and_twice_the_same_bytes(study: Params) -> None:
     check_specificity(table("specificity"))
     check_ablation_rank(table("ablation_rank"))
     for name in names:
-        assert not table(name).isna().any(axis=None), name
+        # A rank correlation has its own check.
+        assert not table(name).drop(columns="spearman", errors="ignore").isna().any(axis=None), name
     validate.run(study, RUN)
     assert written() == first
 

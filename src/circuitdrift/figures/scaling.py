@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.artist import Artist
@@ -18,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 from circuitdrift.figures.style import NEUTRAL, Look, heat_map, whiskers
 
 _COLUMNS = 3
+_ARROW_POINTS = 36  # past the marker and the heads of finite whiskers
 # Around points whose steps are equal by plan: what differs among them is the data.
 _RING: dict[str, Any] = {
     "marker": "o",
@@ -84,19 +86,19 @@ def _short(value: object) -> str:
 
 
 def steps_figure(rows: pd.DataFrame, panels: Sequence[Panel]) -> Figure:
-    """Each measure against optimiser steps, a line for each value of a param.
+    """Each measure against optimiser steps, a line for each setting of what else was varied.
 
     Args:
-        rows: experiment, steps, line (whose line), line_of (the param it is a value of), matched
-            (of an arm of equal steps), measure, mean, low, high.
+        rows: experiment, steps, line (what its line is called), matched (of an arm of equal
+            steps), measure, mean, low, high; lines in the order of the legend.
     """
     figure, axes = _grid(len(panels), width=5.4, height=4.8)
-    lines = sorted(rows["line"].unique())
+    lines = list(dict.fromkeys(rows["line"]))
     placed = _apart(rows, lines)
     for axis, panel in zip(axes, panels, strict=True):
         of_panel = placed[placed["measure"] == panel.measure].sort_values("at")
         for index, line in enumerate(lines):
-            name = f"{rows['line_of'].iloc[0]} = {line}" if len(lines) > 1 else "experiments"
+            name = line if len(lines) > 1 else "experiments"
             _errorbars(axis, of_panel[of_panel["line"] == line], Look(index, index), name)
         ringed = of_panel[of_panel["matched"]]
         if len(ringed):
@@ -199,17 +201,28 @@ def _by_scope(axis: Axes, rows: pd.DataFrame) -> None:
 
 
 def _errorbars(axis: Axes, rows: pd.DataFrame, look: Look, label: str, x: str = "at") -> None:
-    if len(rows):
-        axis.errorbar(
-            rows[x],
-            rows["mean"],
-            yerr=whiskers(rows),
-            label=label,
-            color=look.colour_name,
-            marker=look.marker,
-            linestyle=look.line,
-            capsize=4,
-        )
+    """A line with whiskers; an end of an interval that is infinite is an arrow of no height."""
+    if rows.empty:
+        return
+    axis.errorbar(
+        rows[x],
+        rows["mean"],
+        yerr=whiskers(rows),
+        label=label,
+        color=look.colour_name,
+        marker=look.marker,
+        linestyle=look.line,
+        capsize=4,
+    )
+    for end, points_up in (("high", _ARROW_POINTS), ("low", -_ARROW_POINTS)):
+        for _, row in rows[np.isinf(rows[end])].iterrows():
+            axis.annotate(
+                "",
+                (row[x], row["mean"]),
+                xytext=(0, points_up),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "<-", "color": look.colour_name, "shrinkB": 0},
+            )
 
 
 def _log_steps(axis: Axes) -> None:

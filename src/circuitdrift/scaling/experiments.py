@@ -121,9 +121,9 @@ def _read_tables(commit: _Commit, params: Params) -> ExperimentTables:
         loss=commit.table(paths.LOSS_TABLE),
         drift=commit.table(paths.DRIFT_TABLE),
         moved=commit.table(paths.MOVED_FEATURE_TABLE),
+        overlap=commit.table(paths.OVERLAP_TABLE),
         drift_summary=commit.table(paths.DRIFT_SUMMARY_TABLE),
         mapping=commit.table(paths.MAPPING_TABLE),
-        overlap=commit.table(paths.OVERLAP_SUMMARY_TABLE),
         faithfulness=commit.table(paths.FAITHFULNESS_SUMMARY_TABLE),
         metrics=commit.metrics(),
     )

@@ -6,7 +6,7 @@ What is compared was fixed by the plan; what was picked by its size is called so
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from circuitdrift.config.statistics import Statistics
@@ -27,11 +27,17 @@ from circuitdrift.sweeps.plan import Sweep
 Finding = dict[str, Any]
 
 # What the page follows from experiment to experiment, and what it puts beside each as its null.
-NULLS = {
+INSIDE = {
     of.DRIFT: of.DRIFT_RANDOM,
     of.OVERLAP_BEYOND: None,  # its null is subtracted already
     of.OVERLAP_CORRECTED: None,
     of.MOVED: of.MOVED_RANDOM,
+}
+# What the mapping does not ask for, beside the base model's; forgetting is beyond it already.
+BESIDES = {
+    of.DRIFT_CONTROL: None,
+    of.FORGETTING: None,
+    of.FALSE_POSITIVE: of.BASE_FALSE_POSITIVE,
 }
 # What is compared between two experiments.
 COMPARED = (of.ACCURACY, of.P_ANSWER, of.DRIFT, of.OVERLAP_BEYOND, of.MOVED_BEYOND, of.CMD)
@@ -125,12 +131,26 @@ def growth(sweep: Sweep, experiments: Sequence[Experiment], least_drift: float) 
     Args:
         least_drift: beyond random adapters, what the interval must lie above to count.
     """
-    recipe = sorted(on_the_same_recipe(sweep, experiments), key=lambda one: (one.steps, one.name))
-    if not recipe:
-        return {"rows": [], "beyond": 0, "n": 0}
+    recipe = _by_steps(sweep, experiments)
+    low = [row_of(experiment, of.DRIFT_BEYOND)["low"] for experiment in recipe]
+    beyond = sum(end > least_drift for end in low)
+    return {"rows": _along_steps(recipe, INSIDE), "beyond": beyond, "n": len(recipe)}
+
+
+def besides(sweep: Sweep, experiments: Sequence[Experiment]) -> list[Finding]:
+    """How what the mapping does not ask for goes with steps."""
+    return _along_steps(_by_steps(sweep, experiments), BESIDES)
+
+
+def _by_steps(sweep: Sweep, experiments: Sequence[Experiment]) -> list[Experiment]:
+    return sorted(on_the_same_recipe(sweep, experiments), key=lambda one: (one.steps, one.name))
+
+
+def _along_steps(recipe: Sequence[Experiment], nulls: Mapping[str, str | None]) -> list[Finding]:
+    """Each measure at fewest and at most steps, with its null there."""
     steps = [experiment.steps for experiment in recipe]
     rows = []
-    for measure, null in NULLS.items():
+    for measure, null in nulls.items():
         known = [one for one in recipe if math.isfinite(mean(one, measure))]
         if known:
             rho, n = correlation(recipe, steps, measure)
@@ -144,8 +164,7 @@ def growth(sweep: Sweep, experiments: Sequence[Experiment], least_drift: float) 
                     "n": n,
                 }
             )
-    low = [row_of(experiment, of.DRIFT_BEYOND)["low"] for experiment in recipe]
-    return {"rows": rows, "beyond": sum(end > least_drift for end in low), "n": len(recipe)}
+    return rows
 
 
 def faithful(sweep: Sweep, experiments: Sequence[Experiment]) -> Finding:
@@ -158,7 +177,7 @@ def faithful(sweep: Sweep, experiments: Sequence[Experiment]) -> Finding:
         circuits in the same models (base_circuit) and what is kept at one size (kept); in_base: the
         base model's own; rho with steps.
     """
-    recipe = sorted(on_the_same_recipe(sweep, experiments), key=lambda one: (one.steps, one.name))
+    recipe = _by_steps(sweep, experiments)
     known = [one for one in recipe if math.isfinite(mean(one, of.CMD))]
     if not known:
         return {"n": 0, "unknown": len(recipe)}

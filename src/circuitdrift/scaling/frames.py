@@ -15,13 +15,14 @@ from circuitdrift.sweeps.plan import Arm, Sweep
 
 # What experiments.csv shows of each experiment; measures.csv has the rest, and the intervals.
 HEADLINES = (
-    *(of.ACCURACY, of.BASE_ACCURACY, of.P_ANSWER, of.BASE_P_ANSWER, of.LOSS),
+    *(of.ACCURACY, of.BASE_ACCURACY, of.CHANCE, of.P_ANSWER, of.BASE_P_ANSWER, of.LOSS),
     *(of.DRIFT, of.DRIFT_CONTROL, of.DRIFT_RANDOM, of.DRIFT_BEYOND),
     *(of.OVERLAP, of.OVERLAP_NULL, of.OVERLAP_CORRECTED, of.OVERLAP_BEYOND),
     *(of.RECRUITED, of.MOVED, of.MOVED_RANDOM, of.MOVED_BEYOND),
     *(of.CMD, of.CMD_RANDOM, of.CPR, of.KEPT, of.FORGETTING, of.FALSE_POSITIVE),
 )
 PRODUCT, TOGETHER, LADDER = "product", "together", "ladder"
+SIZE, EPOCHS = "dataset.n_examples", "train.epochs"
 
 
 def value_at(params: Params, key: str) -> Any:

@@ -17,6 +17,7 @@ from circuitdrift.figures.scaling import (
 )
 from circuitdrift.scaling import names as of
 from circuitdrift.scaling.frames import (
+    EPOCHS,
     LADDER,
     PRODUCT,
     TOGETHER,
@@ -25,11 +26,12 @@ from circuitdrift.scaling.frames import (
     members_of,
     on_the_same_recipe,
     points,
+    value_at,
     varied_keys,
 )
-from circuitdrift.scaling.matched import SIZE
 from circuitdrift.scaling.tables import Experiment
-from circuitdrift.sweeps.plan import Arm, Sweep
+from circuitdrift.scaling.wording import plain
+from circuitdrift.sweeps.plan import Sweep
 
 BY_STEPS = "by_steps"
 RANDOM_ADAPTERS, RANDOM_CIRCUITS, BASE_MODEL = "random adapters", "random circuits", "base model"
@@ -78,7 +80,6 @@ def draw(sweep: Sweep, experiments: Sequence[Experiment]) -> dict[str, Figure]:
 
     Under the arm's name; a figure with nothing to show is left out.
     """
-    keys = varied_keys(sweep)
     drawn: dict[str, Figure] = {}
     for arm in arms_of(sweep, PRODUCT):
         members = members_of(experiments, arm)
@@ -89,7 +90,7 @@ def draw(sweep: Sweep, experiments: Sequence[Experiment]) -> dict[str, Figure]:
     recipe = on_the_same_recipe(sweep, experiments)
     panels = _present(_CURVES, recipe)
     if recipe and panels:
-        drawn[BY_STEPS] = steps_figure(_by_steps(sweep, recipe, keys, panels), panels)
+        drawn[BY_STEPS] = steps_figure(_by_steps(sweep, recipe, panels), panels)
     for arm in arms_of(sweep, LADDER):
         members = members_of(experiments, arm)
         if len(members) > 1:
@@ -105,24 +106,23 @@ def _present(panels: Sequence[Panel], experiments: Sequence[Experiment]) -> list
     ]
 
 
-def _by_steps(
-    sweep: Sweep, recipe: Sequence[Experiment], keys: Sequence[str], panels: Sequence[Panel]
-) -> pd.DataFrame:
-    """Points with their line (experiments that differ in steps alone) and whether they belong to an
-    arm of equal steps."""
+def _by_steps(sweep: Sweep, recipe: Sequence[Experiment], panels: Sequence[Panel]) -> pd.DataFrame:
+    """Points with their line (of experiments that differ in epochs alone), line after line, and
+    whether they belong to an arm of equal steps."""
     names = [name for panel in panels for name in (panel.measure, panel.null) if name]
     matched = {name for arm in arms_of(sweep, TOGETHER) for name in arm.members}
-    line = _line_key(arms_of(sweep, PRODUCT), keys)
-    rows = points(recipe, keys, names)
-    lines = "all" if line is None else rows[line]
-    return rows.assign(line=lines, line_of=line or "", matched=rows["experiment"].isin(matched))
-
-
-def _line_key(arms: Sequence[Arm], keys: Sequence[str]) -> str | None:
-    """The key whose values have a line each: the data's size where it is varied."""
-    if SIZE in keys:
-        return SIZE
-    return next((arm.keys[-1] for arm in arms if len(arm.keys) > 1), None)
+    keys = [
+        key
+        for key in varied_keys(sweep)
+        if key != EPOCHS and len({value_at(one.params, key) for one in recipe}) > 1
+    ]
+    ordered = sorted(recipe, key=lambda one: [value_at(one.params, key) for key in keys])
+    lines = {
+        one.name: ", ".join(f"{key} = {plain(value_at(one.params, key))}" for key in keys)
+        for one in ordered
+    }
+    rows = points(ordered, [], names)
+    return rows.assign(line=rows["experiment"].map(lines), matched=rows["experiment"].isin(matched))
 
 
 def _rungs(members: Sequence[Experiment]) -> pd.DataFrame:

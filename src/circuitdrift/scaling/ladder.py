@@ -26,8 +26,9 @@ def rungs(members: Sequence[Experiment], settings: Statistics) -> list[Finding]:
     """Each rung with what it changed, its measures, and how far they moved since the rung before.
 
     Returns:
-        name, steps, loss_on, changes (key, before, after), the measures by name, and ``since``: by
-        measure, the difference to the rung before; empty on the first.
+        name, steps, steps_before (None on the first), loss_on, changes (key, before, after), the
+        measures by name, and ``since``: by measure, the difference to the rung before; empty on
+        the first.
     """
     found = []
     for before, rung in zip((None, *members), members, strict=False):
@@ -35,6 +36,7 @@ def rungs(members: Sequence[Experiment], settings: Statistics) -> list[Finding]:
             {
                 "name": rung.name,
                 "steps": rung.steps,
+                "steps_before": None if before is None else before.steps,
                 "loss_on": rung.params.train.loss_on,
                 "changes": [] if before is None else changes(before, rung),
                 **{measure: described(rung, measure) for measure in SHOWN},
@@ -92,16 +94,19 @@ def start(first: Experiment) -> Finding:
 def climb(members: Sequence[Experiment], settings: Statistics, asked: Verdicts) -> Finding:
     """What the ladder says: where learning and drift begin, and which change did most.
 
-    ``learned`` and ``moved`` are the first rungs whose intervals lie above what the verdicts ask:
-    the gain in accuracy over the base model, and drift beyond random adapters.
+    ``learned``, ``answers`` and ``moved`` are the first rungs whose intervals lie above what the
+    verdicts ask: the gain in accuracy over the base model, the gain in the answer's probability,
+    which is asked as much as accuracy, and drift beyond random adapters. ``other_steps`` are the
+    rungs that take another number of steps than the first.
     """
     found = rungs(members, settings)
     return {
         "rungs": found,
         "start": start(members[0]),
         "learned": first_above(found, of.ACCURACY_GAIN, asked.min_accuracy_gain),
-        "better": first_above(found, of.P_GAIN, 0.0),
+        "answers": first_above(found, of.P_GAIN, asked.min_accuracy_gain),
         "moved": first_above(found, of.DRIFT_BEYOND, asked.min_drift_difference),
         "largest": {measure: largest_step(found, measure) for measure in STEPPED},
+        "other_steps": [rung for rung in found if rung["steps"] != members[0].steps],
         "scopes": len({rung["loss_on"] for rung in found}) > 1,
     }

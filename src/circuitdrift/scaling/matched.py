@@ -9,11 +9,9 @@ from typing import Any
 from circuitdrift.config.statistics import Statistics
 from circuitdrift.scaling.differences import Ends, difference, ends_of, spread
 from circuitdrift.scaling.findings import COMPARED, Finding, product_ends
-from circuitdrift.scaling.frames import TOGETHER, arms_of, members_of, value_at
+from circuitdrift.scaling.frames import EPOCHS, SIZE, TOGETHER, arms_of, members_of, value_at
 from circuitdrift.scaling.tables import Experiment
 from circuitdrift.sweeps.plan import Sweep
-
-SIZE, EPOCHS = "dataset.n_examples", "train.epochs"
 
 
 def matched(sweep: Sweep, experiments: Sequence[Experiment], settings: Statistics) -> list[Finding]:

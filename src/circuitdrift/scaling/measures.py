@@ -57,9 +57,10 @@ def measure_rows(params: Params, tables: ExperimentTables) -> pd.DataFrame:
     last = params.train.checkpoint_names[-1]
     rows = [
         *_understanding(tables.evaluation, condition, last, params.statistics),
+        *_chance(tables.evaluation, condition, last),
         *_loss(tables, condition, last, params.statistics),
         *_drift(tables, condition, last),
-        *_overlap(tables.overlap, condition, last, middle_threshold(params.compare.thresholds)),
+        *_overlap(params, tables.overlap, condition, last),
         *_recruited(params, tables),
         *_moved(tables.moved, condition, params.statistics),
         *_faithfulness(tables.faithfulness, condition, last, params.validation.transfer_size),
@@ -117,6 +118,13 @@ def _understanding(
                 yield {"measure": measure, **interval, **size(grid)}
 
 
+def _chance(evaluation: pd.DataFrame, condition: str, last: str) -> Iterator[Row]:
+    """The accuracy of a guess among the answers of a prompt's type: each word has its own."""
+    rows = _where(evaluation, condition=condition, checkpoint=last, role=EVALUATION)
+    by_guess = 1 / rows.groupby("type")["word"].transform("nunique")
+    yield {"measure": of.CHANCE, **_alone(float(by_guess.mean()), rows["run"].nunique())}
+
+
 def _loss(
     tables: ExperimentTables, condition: str, last: str, settings: Statistics
 ) -> Iterator[Row]:
@@ -137,20 +145,26 @@ def _drift(tables: ExperimentTables, condition: str, last: str) -> Iterator[Row]
         yield from _named(measure, rows)
 
 
-def _overlap(overlap: pd.DataFrame, condition: str, last: str, threshold: float) -> Iterator[Row]:
-    """Of the node sets of discovery prompts with the base model's; the table has no intervals."""
+def _overlap(params: Params, overlap: pd.DataFrame, condition: str, last: str) -> Iterator[Row]:
+    """Of the node sets of discovery prompts with the base model's, run by run.
+
+    The report corrects the means over runs; here each run is corrected, so that seeds give an
+    interval. The two differ by less than runs do.
+    """
+    threshold = middle_threshold(params.compare.thresholds)
     rows = _where(overlap, condition=condition, role="discovery", **{"from": BASE}, to=last)
-    for row in rows[np.isclose(rows["threshold"], threshold)].to_dict("records"):
-        jaccard, null = row["jaccard"], row["null"]
-        for measure, value in {
-            of.OVERLAP: jaccard,
-            of.OVERLAP_NULL: null,
-            of.OVERLAP_CEILING: row["ceiling"],
-            of.OVERLAP_CORRECTED: row["corrected"],
-            of.OVERLAP_BEYOND: (jaccard - null) / (1 - null) if null < 1 else math.nan,
-        }.items():
-            if math.isfinite(value):
-                yield {"measure": measure, **_alone(value, row["n_runs"])}
+    rows = rows[np.isclose(rows["threshold"], threshold)].sort_values("run")
+    found = {
+        of.OVERLAP: rows["jaccard"],
+        of.OVERLAP_NULL: rows["null"],
+        of.OVERLAP_CEILING: rows["ceiling"],
+        of.OVERLAP_CORRECTED: rows["corrected"],
+        of.OVERLAP_BEYOND: (rows["jaccard"] - rows["null"]) / (1 - rows["null"]),
+    }
+    for measure, values in found.items():
+        known = values.to_numpy(np.float64)
+        if len(known) and np.isfinite(known).all():
+            yield {"measure": measure, **_over_seeds(known, params.statistics)}
 
 
 def _recruited(params: Params, tables: ExperimentTables) -> Iterator[Row]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 ACCURACY, BASE_ACCURACY, ACCURACY_GAIN = "accuracy", "base_accuracy", "accuracy_gain"
+CHANCE = "accuracy_by_chance"
 P_ANSWER, BASE_P_ANSWER, P_GAIN = "p_answer", "base_p_answer", "p_answer_gain"
 LOSS, FORGETTING = "training_loss", "forgetting"
 FALSE_POSITIVE, BASE_FALSE_POSITIVE = "false_positive", "base_false_positive"

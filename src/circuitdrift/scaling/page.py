@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jinja2
+from scipy.stats import binomtest
 
 from circuitdrift import markdown
 from circuitdrift.config.params import Params
@@ -43,6 +44,7 @@ def render_page(
             missing=missing,
             teaching=findings.teaching(sweep, experiments, statistics),
             growth=findings.growth(sweep, experiments, verdicts.min_drift_difference),
+            besides=findings.besides(sweep, experiments),
             matched_arms=[
                 {**arm, "table": page_tables.matched_table(arm)}
                 for arm in matched(sweep, experiments, statistics)
@@ -82,10 +84,27 @@ def _study(settings: Params, sweep: Sweep, experiments: Sequence[Experiment]) ->
         "min_effect": settings.compare.min_effect,
         "min_agreement": settings.compare.min_agreement,
         "kept": settings.validation.transfer_size,
+        "chance": sorted({mean(one, of.CHANCE) for one in experiments if measured(one, of.CHANCE)}),
+        "all_right": _all_right(experiments, settings.statistics.confidence),
         "tested": max((mean(one, of.TESTED) for one in with_moved), default=0),
         "recruited": any(measured(one, of.RECRUITED) for one in experiments),
         "names": [experiment.name for experiment in experiments],
     }
+
+
+def _all_right(experiments: Sequence[Experiment], confidence: float) -> dict[str, Any] | None:
+    """How many prompts all are right of, which a bootstrap takes for certain, and where the exact
+    interval starts (Clopper and Pearson 1934); None where no experiment has that."""
+    counts = [
+        int(rows["n_prompts"].iloc[0])
+        for one in experiments
+        for rows in [one.measures[one.measures["measure"] == of.ACCURACY]]
+        if mean(one, of.ACCURACY) == 1 and rows["n_prompts"].notna().all()
+    ]
+    if not counts:
+        return None
+    n = counts[0]
+    return {"n": n, "low": binomtest(n, n).proportion_ci(confidence, method="exact").low}
 
 
 def _ladders(

@@ -13,8 +13,7 @@ from circuitdrift.markdown import markdown
 from circuitdrift.scaling import names as of
 from circuitdrift.scaling.differences import correlation, difference
 from circuitdrift.scaling.findings import COMPARED, Finding, described, product_ends
-from circuitdrift.scaling.frames import on_the_same_recipe, value_at, varied_keys
-from circuitdrift.scaling.matched import SIZE
+from circuitdrift.scaling.frames import SIZE, on_the_same_recipe, value_at, varied_keys
 from circuitdrift.scaling.tables import Experiment
 from circuitdrift.scaling.wording import label, plain, shown, signed
 from circuitdrift.sweeps.plan import Sweep
@@ -25,7 +24,7 @@ CORRELATED = (
     *(of.CMD, of.FORGETTING, of.FALSE_POSITIVE),
 )
 OVERVIEW = (
-    *(of.LOSS, of.ACCURACY, of.P_ANSWER, of.DRIFT, of.DRIFT_RANDOM),
+    *(of.LOSS, of.ACCURACY, of.P_ANSWER, of.DRIFT, of.DRIFT_CONTROL, of.DRIFT_RANDOM),
     *(of.OVERLAP_BEYOND, of.OVERLAP_CORRECTED, of.RECRUITED, of.MOVED, of.MOVED_RANDOM),
     *(of.CMD, of.CMD_RANDOM, of.FORGETTING, of.FALSE_POSITIVE),
 )

@@ -20,7 +20,8 @@ class ExperimentTables:
         loss: run, step, progress, loss.
         drift: a row per run, change, pair of checkpoints and prompt.
         moved: run, condition, seed, change (trained, random-0), n_tested, n_grown, n_shrunk.
-        drift_summary, mapping, overlap, faithfulness: the summaries of the stage report.
+        overlap: a row per run, pair of checkpoints, role and threshold.
+        drift_summary, mapping, faithfulness: the summaries of the stage report.
         metrics: reports/metrics/study.json.
     """
 
@@ -28,9 +29,9 @@ class ExperimentTables:
     loss: pd.DataFrame
     drift: pd.DataFrame
     moved: pd.DataFrame
+    overlap: pd.DataFrame
     drift_summary: pd.DataFrame
     mapping: pd.DataFrame
-    overlap: pd.DataFrame
     faithfulness: pd.DataFrame
     metrics: Mapping[str, Any]
 
