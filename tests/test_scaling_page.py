@@ -99,9 +99,11 @@ def test_the_ladder_is_told_rung_by_rung() -> None:
         "`original` stands at the foot of the arm `ladder`: 9 examples, batches of 1, 27 steps."
         in text
     )
-    assert "the run ends 27 % up the ramp, at 5.4e-06 at most of 2e-05." in text
+    assert "the run ends 27 % up the ramp, at 5.4e-06 at most of 2e-05. On this model" in text
     assert "`train.warmup_steps` 100 → 0" in text
-    assert "Rungs take 27 steps, save `epochs-3.n_examples-50` (21): there, what is" in text
+    assert (
+        "Rungs take 27 steps, save `epochs-3.n_examples-50` (21): there, steps change with" in text
+    )
     assert "; steps 27 → 21): +0.4" in text
     assert re.search(
         r"The first whose gain in accuracy lies above 0\.2 \(`verdicts\.min_accuracy_gain`\) is"
