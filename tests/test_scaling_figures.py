@@ -8,14 +8,8 @@ import pytest
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from circuitdrift.figures.scaling import (
-    Line,
-    Panel,
-    RungPanel,
-    heat_maps_figure,
-    ladder_figure,
-    steps_figure,
-)
+from circuitdrift.figures.ladder import Line, RungPanel, ladder_figure
+from circuitdrift.figures.scaling import Panel, heat_maps_figure, steps_figure
 from circuitdrift.figures.style import use_style
 from circuitdrift.scaling.gallery import draw
 from circuitdrift.scaling.tables import Experiment

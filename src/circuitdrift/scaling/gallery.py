@@ -7,14 +7,8 @@ from collections.abc import Sequence
 import pandas as pd
 from matplotlib.figure import Figure
 
-from circuitdrift.figures.scaling import (
-    Line,
-    Panel,
-    RungPanel,
-    heat_maps_figure,
-    ladder_figure,
-    steps_figure,
-)
+from circuitdrift.figures.ladder import Line, RungPanel, ladder_figure
+from circuitdrift.figures.scaling import Panel, heat_maps_figure, steps_figure
 from circuitdrift.scaling import names as of
 from circuitdrift.scaling.frames import (
     EPOCHS,
