@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from circuitdrift.config.params import Params
 from circuitdrift.errors import InputError
 from circuitdrift.scaling.frames import flattened
 from circuitdrift.sweeps.plan import Sweep, load_sweep
+from circuitdrift.training import total_steps
 from conftest import ROOT
 
 HEAD = "every: {runs.seeds: [0]}\nmemory_gb: 1\n"
@@ -57,9 +57,8 @@ def test_no_rung_of_the_shipped_ladder_hides_a_change_of_steps() -> None:
 
 
 def steps_of(params: Params) -> int:
-    """As Trainer counts them: batches an epoch, the last one too, times epochs, rounded up."""
-    batches = math.ceil(params.dataset.n_examples / params.train.batch_size)
-    return math.ceil(batches * params.train.epochs)
+    train = params.train
+    return total_steps(params.dataset.n_examples, train.batch_size, train.epochs)
 
 
 def test_a_product_is_every_combination(study_root: Path) -> None:
