@@ -14,8 +14,8 @@ KEY := $(shell { $(PYTHON) -VV; pwd; cat requirements.lock; } 2>&1 | cksum | cut
 LOCKED := $(VENV)/locked-$(KEY)
 READY := $(VENV)/ready-$(KEY)
 
-.PHONY: help setup reproduce push pull share test lint format sweep scaling compare bench-study \
-    bench-attribution bench-sweep bench-faults verify-reproduction audit lock
+.PHONY: help setup reproduce push pull share test test-all lint format sweep scaling compare \
+    bench-study bench-attribution bench-waiting verify-reproduction audit lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -26,20 +26,25 @@ setup: $(READY) ## Make .venv and install the locked packages, where something c
 reproduce: setup ## Run the study: every stage whose inputs, code or params changed
 	$(BIN)/dvc repro
 
+REMOTE_HELP := docs/remotes.md says what this means and how remotes are set up
+
 push: setup ## Store the results' artifacts in the remote
-	$(BIN)/circuitdrift push
+	$(BIN)/dvc push || { echo "$(REMOTE_HELP)" >&2; exit 1; }
 
 pull: setup ## Put the committed results' artifacts in place, without computing
-	$(BIN)/circuitdrift pull
+	$(BIN)/dvc pull || { echo "$(REMOTE_HELP)" >&2; exit 1; }
 
 share: setup ## Push an experiment and its artifacts for colleagues: make share NAME=exp
-	$(BIN)/circuitdrift share '$(NAME)'
+	$(BIN)/dvc exp push origin '$(NAME)' || { echo "$(REMOTE_HELP)" >&2; exit 1; }
 
 # Two processes of one thread: torch's own threads get in each other's way where cores are taken.
-TEST_WORKERS := 2
-test: setup ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest \
-	    --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
+PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --durations=20 \
+    --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup ## Run the tests that start no DVC, no server and no real model
+	$(PYTEST) -m 'not slow'
+
+test-all: test ## Run these and the slow ones: the pipeline, remotes, faults, the real model
+	$(PYTEST) -m slow
 
 lint: setup ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -54,8 +59,8 @@ format: setup ## Format the code and mend what ruff can mend
 sweep: setup ## Run the experiments of sweep.yaml that are not finished
 	$(BIN)/circuitdrift sweep $(if $(WORKERS),--workers $(WORKERS))
 
-scaling: setup ## Write reports/scaling from the sweep's experiments
-	$(BIN)/circuitdrift scaling
+scaling: setup ## Write reports/scaling: committed experiments, and those that are finished here
+	$(BIN)/circuitdrift sweep --summary
 
 # A plain `dvc exp show` has a column for every param and every file of code. Experiments stand
 # under the commit that they were derived from, which need not be the last one.
@@ -63,31 +68,22 @@ BASELINES = $(sort HEAD $(shell git for-each-ref --format='%(refname)' refs/exps
     | sed -nE 's,^refs/exps/([0-9a-f]{2})/([0-9a-f]{38})/.+,\1\2,p'))
 compare: setup ## Compare experiments: what varied and what came of it, best accuracy first
 	$(BIN)/dvc exp show $(addprefix --rev=,$(BASELINES)) --hide-workspace --only-changed \
-	    --drop '^(Created|State|Executor|(data|models|reports|src)/|dvc.yaml|(reports/metrics/.*:)?(mapped|shuffled|unrelated|base)[.-])' \
+	    --drop '^(Created|State|Executor|(data|models|reports|src)/|dvc.yaml)' \
 	    --sort-by reports/metrics/study.json:accuracy --sort-order desc
 
-bench-study: setup ## Run every stage afresh in a temporary clone: wall time and peak memory
-	$(BIN)/python benchmarks/study.py
+bench-study: setup ## Time every stage in a temporary clone: seconds and peak memory
+	$(BIN)/python benchmarks/study.py $(ARGS)
 
-bench-attribution: setup ## Time the sweep against circuit-tracer; write reports/benchmarks (half an hour)
+bench-attribution: setup ## Time the edges against circuit-tracer; write reports/benchmarks (half an hour)
 	$(BIN)/python benchmarks/attribution.py
-	$(BIN)/python benchmarks/effects.py
 	$(BIN)/python benchmarks/selection.py
-	$(BIN)/python benchmarks/curves.py
 
-bench-sweep: setup ## Time a few experiments of the sweep with 1 and with 2 workers
-	$(BIN)/python benchmarks/sweep.py
+bench-waiting: setup ## Time how threads wait, idle and beside a busy process (a quarter of an hour)
+	$(BIN)/python benchmarks/waiting.py
 
-PROFILE := default
-VARIATIONS := elsewhere reversed threads
-
-# On two cores every run of the study takes about twenty minutes, so these take an hour and a half;
-# PROFILE=tiny takes minutes, VARIATIONS=elsewhere is the shortest that means something.
-verify-reproduction: setup ## Run the study again in clean clones; write reports/reliability
-	$(BIN)/python benchmarks/verify_reproduction.py --profile $(PROFILE) --variations $(VARIATIONS)
-
-bench-faults: setup ## Kill, corrupt and fill up the tiny study; write reports/reliability
-	$(BIN)/python benchmarks/faults.py
+# ARGS=--reverse runs the last stages first; ARGS=--tiny compares two tiny studies, in minutes.
+verify-reproduction: setup ## Run the study again in a clean clone elsewhere; name what differs
+	$(BIN)/python benchmarks/reproduction.py $(ARGS)
 
 $(LOCKED):
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' \
@@ -126,11 +122,11 @@ lock: ## Resolve pyproject.toml's requirements into requirements.lock
 PIP_AUDIT := 2.10.1
 ACCEPTED := CVE-2025-69872
 
-audit: ## Ask PyPI which locked packages have known vulnerabilities
+audit: ## Ask the advisory service which locked packages are known to be vulnerable
 	set -e; tool=$$(mktemp -d); trap 'rm -rf "$$tool"' EXIT; \
 	$(PYTHON) -m venv "$$tool"; \
 	"$$tool/bin/python" -m pip install --disable-pip-version-check --quiet pip-audit==$(PIP_AUDIT); \
 	"$$tool/bin/pip-audit" --strict --requirement requirements.lock --no-deps --disable-pip \
 	    --progress-spinner off $(addprefix --ignore-vuln ,$(ACCEPTED)) \
-	|| { echo "audit: vulnerable packages, or the service at pypi.org could not say (see above)" >&2; \
+	|| { echo "audit: vulnerable packages, or the advisory service could not say (see above)" >&2; \
 	     exit 1; }

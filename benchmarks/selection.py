@@ -17,24 +17,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from machine import matmul_rate
 from rich.progress import track
-from subjects import Subject, subject, timed
+from subjects import Subject, matmul_rate, subject, timed
 from torch import Tensor
 
-from circuitdrift import paths
-from circuitdrift.artifacts import write_table
-from circuitdrift.attribution.by_influence import attribute_by_influence
-from circuitdrift.attribution.components import components_of
+from circuitdrift.attribution.edges import adjacency, components_of
 from circuitdrift.attribution.effects import effects
+from circuitdrift.attribution.growth import (
+    attribute_by_influence,
+    decoder_norms,
+    loudest,
+    strongest,
+)
+from circuitdrift.attribution.influence import normalise, scores
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.attribution.prompts import segment_tokens
-from circuitdrift.attribution.selection import decoder_norms, loudest, strongest
-from circuitdrift.attribution.sweep import sweep
-from circuitdrift.dataset import read_prompts
-from circuitdrift.features.neurons import NeuronBasis
-from circuitdrift.graph import NodeKind, node_table
-from circuitdrift.influence import Scores, normalise, scores
+from circuitdrift.attribution.neurons import NeuronBasis
+from circuitdrift.attribution.trace import segment_tokens
+from circuitdrift.circuits.circuit import NodeKind, Scores, node_table
+from circuitdrift.core import paths
+from circuitdrift.core.files import write_table
+from circuitdrift.core.prompts import read_prompts
 from circuitdrift.models.loading import use_threads
 
 NODES = (256, 512, 1024)
@@ -124,10 +126,10 @@ def explained(
     def work() -> tuple[Tensor, Tensor]:
         expanded = choose(linear, direction, nodes)
         components = components_of(linear, NeuronBasis(measured.model, expanded))
-        return expanded, sweep(linear, components, direction.unsqueeze(0), MAX_MEMORY_GB)
+        return expanded, adjacency(linear, components, direction.unsqueeze(0), MAX_MEMORY_GB)
 
     (expanded, A), (seconds,) = timed(work, repeats=1, enough_s=0)
-    kind = node_table(expanded, linear.n_layers, tokens)[:, 0]
+    kind = torch.from_numpy(node_table(expanded.numpy(), linear.n_layers, tokens)[:, 0])
     weights = (kind == NodeKind.TARGET).float()
     is_error, is_token = kind == NodeKind.ERROR, kind == NodeKind.TOKEN
     return scores(normalise(A), weights, is_error, is_token), seconds

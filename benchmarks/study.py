@@ -1,17 +1,15 @@
-"""Wall time and peak memory of every stage of the study, run afresh in a temporary clone.
+"""Wall time, processor time and peak memory of every stage of the study, in a temporary clone.
 
-    python benchmarks/study.py [--out DIR] [--json FILE]
+    python benchmarks/study.py [--out DIR] [--keep DIR]
 
-Writes study.csv, which tells `circuitdrift pull` what computing an artifact would take. The working
-tree is measured as it stands, committed or not, and stays as it is. Peak memory is
-the largest resident set of the stage's process (or of a single child of it), as the kernel
-counts it.
+Writes study.csv. The working tree is measured as it stands, committed or not, and stays as it is.
+Processor seconds and peak memory are the kernel's for the stage's process: user and system time of
+it and its children, and the largest resident set of it or of a single child.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import shutil
@@ -25,10 +23,8 @@ from pathlib import Path
 import networkx
 import pandas as pd
 from dvc.repo import Repo
-from rich.console import Console
-from rich.table import Table
 
-from circuitdrift.artifacts import write_table
+from circuitdrift.core.files import write_table
 
 ROOT = Path(__file__).resolve().parents[1]
 BYTES_PER_MAXRSS = 1 if sys.platform == "darwin" else 1024
@@ -36,27 +32,30 @@ BYTES_PER_MAXRSS = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True)
 class Measurement:
-    """One stage's cost: seconds of wall time, GB (1e9 bytes) of memory."""
+    """One stage's cost: seconds of wall and processor time, GB (1e9 bytes) of memory."""
 
     stage: str
     wall_s: float
+    cpu_s: float
     peak_gb: float
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="a new folder; the clone stays")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="circuit-drift-") as directory:
-        clone = Path(directory) / "study"
+        clone = arguments.keep or Path(directory) / "study"
         clone_study(clone)
         measurements = [measure(stage, command, clone) for stage, command in commands(clone)]
-    Console().print(tabulated(measurements))
-    figures = [asdict(measurement) for measurement in measurements]
-    write_table(arguments.out / "study.csv", pd.DataFrame(figures))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    table = pd.DataFrame([asdict(measurement) for measurement in measurements])
+    print(table.to_string(index=False))
+    print(
+        f"all: {table['wall_s'].sum():.1f} s of wall time, {table['cpu_s'].sum():.1f} s of "
+        f"processor time, {table['peak_gb'].max():.2f} GB at most"
+    )
+    write_table(arguments.out / "study.csv", table)
 
 
 def clone_study(clone: Path) -> None:
@@ -72,10 +71,20 @@ def clone_study(clone: Path) -> None:
             (clone / name).unlink(missing_ok=True)
 
 
-def commands(clone: Path) -> list[tuple[str, str]]:
-    """Name and command of every stage of dvc.yaml, each after those that it depends on."""
+def commands(clone: Path, last_first: bool = False) -> list[tuple[str, str]]:
+    """Name and command of every stage of dvc.yaml, each after those that it depends on.
+
+    Args:
+        last_first: of the stages that could come next, take the one that DVC would take last.
+    """
     with Repo(str(clone)) as repo:
-        ordered = networkx.dfs_postorder_nodes(repo.index.graph)
+        needs = repo.index.graph
+        ordered = list(networkx.dfs_postorder_nodes(needs))
+        if last_first:
+            place = {stage: index for index, stage in enumerate(ordered)}
+            ordered = networkx.lexicographical_topological_sort(
+                needs.reverse(), key=lambda stage: -place[stage]
+            )
         return [(stage.name, stage.cmd) for stage in ordered]
 
 
@@ -91,23 +100,16 @@ def measure(stage: str, command: str, clone: Path) -> Measurement:
         shlex.split(command), cwd=clone, env={**os.environ, "PATH": path}, stdout=sys.stderr
     )
     _, status, usage = os.wait4(process.pid, 0)
+    wall_s = time.monotonic() - started
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise SystemExit(f"{stage} failed with {process.returncode}: {command}")
-    peak = usage.ru_maxrss * BYTES_PER_MAXRSS / 1e9
-    return Measurement(stage, round(time.monotonic() - started, 1), round(peak, 2))
-
-
-def tabulated(measurements: list[Measurement]) -> Table:
-    table = Table("stage", title="The study, stage by stage", show_footer=True)
-    table.columns[0].footer = "all"
-    total = sum(measurement.wall_s for measurement in measurements)
-    most = max(measurement.peak_gb for measurement in measurements)
-    table.add_column("wall time, s", f"{total:.1f}", justify="right")
-    table.add_column("peak memory, GB", f"{most:.2f}", justify="right")
-    for measurement in measurements:
-        table.add_row(measurement.stage, f"{measurement.wall_s:.1f}", f"{measurement.peak_gb:.2f}")
-    return table
+    return Measurement(
+        stage=stage,
+        wall_s=round(wall_s, 1),
+        cpu_s=round(usage.ru_utime + usage.ru_stime, 1),
+        peak_gb=round(usage.ru_maxrss * BYTES_PER_MAXRSS / 1e9, 2),
+    )
 
 
 if __name__ == "__main__":

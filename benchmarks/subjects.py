@@ -1,25 +1,26 @@
-"""What the attribution benchmarks run on: the catalogue's two real models and plain English."""
+"""What the attribution benchmarks run on and read: two real models, plain English, the machine."""
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuitdrift import paths
-from circuitdrift.artifacts import read_json
-from circuitdrift.attribution.frozen_pass import freeze
+from circuitdrift.attribution.frozen import freeze
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.attribution.targets import top_answer_target
-from circuitdrift.model_source import CatalogueModel
-from circuitdrift.models.importing import import_model
+from circuitdrift.core import paths
+from circuitdrift.core.files import read_json
+from circuitdrift.importing.sources import import_model
 from circuitdrift.models.loading import load_model, load_tokenizer
 
 TEXT = (
@@ -51,9 +52,9 @@ class Subject:
     def direction(self, linear: LinearModel) -> Tensor:
         """Top answer against the next two, at the end of the prompt ``[d_model]``."""
         unembedding = self.model.lm_head.weight.detach()
-        return top_answer_target(unembedding @ linear.frozen.final_normalised[0]).direction(
-            unembedding
-        )
+        logits = unembedding @ linear.frozen.final_normalised[0]
+        answer, *others = torch.topk(logits, 3).indices.tolist()
+        return unembedding[answer] - unembedding[others].mean(0)
 
     def frozen(self, tokens: list[int]) -> LinearModel:
         return LinearModel(self.model, freeze(self.model, [tokens]))
@@ -68,7 +69,7 @@ def subject(name: str) -> Iterator[Subject]:
         return
     with TemporaryDirectory() as directory:
         path = Path(directory) / "base"
-        import_model(CatalogueModel(name), path)
+        import_model(name, path)
         yield _load(name, path)
 
 
@@ -85,3 +86,40 @@ def timed(work: Callable[[], Result], repeats: int, enough_s: float) -> tuple[Re
         seconds.append(time.perf_counter() - began)
         if len(seconds) >= repeats or sum(seconds) >= enough_s:
             return result, seconds
+
+
+def matmul_rate(size: int = 2048, repeats: int = 7) -> float:
+    """Float32 operations per second of a square matrix product, the median of some."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    torch.matmul(a, b)
+    rates = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        torch.matmul(a, b)
+        rates.append(2 * size**3 / (time.perf_counter() - began))
+    return median(rates)
+
+
+def describe() -> str:
+    """Processor, threads and versions, in a line."""
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    names = {
+        line.partition(":")[2].strip() for line in cpuinfo.splitlines() if "model name" in line
+    }
+    return (
+        f"{', '.join(sorted(names))}, {torch.get_num_threads()} threads, {platform.system()}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"float32 matmul {matmul_rate() / 1e9:.0f} GFLOP/s"
+    )
+
+
+def forget_peak_memory() -> None:
+    """Let :func:`peak_memory_gb` count from now on (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_memory_gb() -> float:
+    """Largest resident memory of this process since it was last forgotten, in gigabytes."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e9

@@ -14,12 +14,13 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 HERE = Path(__file__).resolve().parent
+OF_THE_BASE = {("evaluate", "base"), ("attribute", "base")}
 sys.path.insert(0, str(HERE))
 
 
 def main(arguments: list[str]) -> int:
-    from circuitdrift.errors import InputError
-    from circuitdrift.preflight import check_study, run_named
+    from circuitdrift.check import check_study, run_named
+    from circuitdrift.core.errors import InputError
 
     stages = sorted(module.name for module in iter_modules([str(HERE / "circuitdrift/stages")]))
     if not arguments or arguments[0] not in stages:
@@ -29,8 +30,9 @@ def main(arguments: list[str]) -> int:
     try:
         params = check_study(Path.cwd())
         for name in names:
-            run_named(name, params)
-        _limit_threads(params.compute.threads)
+            if (stage, name) not in OF_THE_BASE:
+                run_named(name, params)
+        _set_threads(params.compute.threads)
         import_module(f"circuitdrift.stages.{stage}").run(params, *names)
     except InputError as error:
         print(f"{stage}: refused\n{error}", file=sys.stderr)
@@ -38,10 +40,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _limit_threads(threads: int) -> None:
+def _set_threads(threads: int) -> None:
     """Of every library that computes: each reads its variable when it is first imported."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
+    # Torch's threads spin while they wait for one another: so long is as fast on an idle machine as
+    # without end, and much faster beside another process (reports/benchmarks/waiting.csv).
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 if __name__ == "__main__":

@@ -2,45 +2,61 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from dataclasses import replace
 
-from circuitdrift.graph import Circuit, CircuitGraph, NodeKind
-from circuitdrift.influence import Scores
+import numpy as np
+
+from circuitdrift.circuits.circuit import Circuit, CircuitGraph, Floats, NodeKind, Scores
+from circuitdrift.core.prompts import TracedPrompt
+
+PROMPT = TracedPrompt(
+    id="a",
+    role="discovery",
+    type="simple",
+    word="blarf",
+    template="{word}",
+    tokens=(5, 6),
+    segments=("start", "last"),
+    answer=1,
+    others=(2, 3),
+)
+GRAPH = CircuitGraph(
+    nodes=np.array(
+        [
+            [NodeKind.FEATURE, 0, 0, 2],
+            [NodeKind.FEATURE, 0, 1, 1],
+            [NodeKind.TOKEN, -1, 0, 5],
+            [NodeKind.TOKEN, -1, 1, 6],
+            [NodeKind.TARGET, -1, 1, -1],
+        ],
+        dtype=np.int32,
+    ),
+    influence=np.array([0.5, 1.0, 0.5, 0.5, 0], dtype=np.float32),
+    activation=np.array([2.0, -1, 0, 0, 0], dtype=np.float32),
+    edges=np.array([[0, 2], [1, 0], [1, 3], [4, 1]], dtype=np.int32),
+    weights=np.array([2.0, 0.5, -0.5, 1], dtype=np.float32),
+    scores=Scores(replacement=0.75, completeness=0.875, error_mass=0.125),
+)
+"""The target hears the feature L0/P1/F1, which hears L0/P0/F2 and the second token; L0/P0/F2 hears
+the first token."""
 
 
-def circuit(prompt: str, seed: int = 0, effects: Tensor | None = None) -> Circuit:
-    """Two layers, two tokens, three neurons; two features, two tokens and the target in the graph.
+def circuit(
+    prompt: TracedPrompt | str = PROMPT, seed: int = 0, effects: Floats | None = None
+) -> Circuit:
+    """Two layers, two tokens, three neurons, unless ``effects`` say otherwise, and GRAPH.
 
-    The target hears the feature L0/P1/F1, which hears L0/P0/F2 and the second token; L0/P0/F2
-    hears the first token.
+    Args:
+        prompt: or the id of another like PROMPT.
     """
-    generator = torch.Generator().manual_seed(seed)
+    if isinstance(prompt, str):
+        prompt = replace(PROMPT, id=prompt)
     if effects is None:
-        effects = torch.randn(2, 2, 3, generator=generator)
+        effects = np.random.default_rng(seed).standard_normal((2, 2, 3)).astype(np.float32)
     return Circuit(
         prompt=prompt,
-        tokens=(5, 6),
-        segments=("start", "last"),
-        answer=1,
-        others=(2, 3),
         value=0.5 + seed,
         effects=effects,
-        token_effects=torch.tensor([0.25, 0.25 + seed]),
-        graph=CircuitGraph(
-            nodes=torch.tensor(
-                [
-                    [NodeKind.FEATURE, 0, 0, 2],
-                    [NodeKind.FEATURE, 0, 1, 1],
-                    [NodeKind.TOKEN, -1, 0, 5],
-                    [NodeKind.TOKEN, -1, 1, 6],
-                    [NodeKind.TARGET, -1, 1, -1],
-                ]
-            ).int(),
-            influence=torch.tensor([0.5, 1.0, 0.5, 0.5, 0]),
-            activation=torch.tensor([2.0, -1, 0, 0, 0]),
-            edges=torch.tensor([[0, 2], [1, 0], [1, 3], [4, 1]]).int(),
-            weights=torch.tensor([2.0, 0.5, -0.5, 1]),
-            scores=Scores(replacement=0.75, completeness=0.875, error_mass=0.125),
-        ),
+        token_effects=np.array([0.25, 0.25 + seed], dtype=np.float32),
+        graph=GRAPH,
     )

@@ -1,51 +1,27 @@
-"""The models that tests share: a random one of two layers, and the real one where it is there."""
+"""What tests share: the tiny model, the study run once on it, and the real model where it is."""
 
 from __future__ import annotations
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from reproduction import TINY, set_params
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
-from xdist.scheduler import LoadFileScheduling
 
-from circuitdrift import paths
-from circuitdrift.artifacts import read_json
-from circuitdrift.config.params import Params, load_params
+from circuitdrift.check import check_study
+from circuitdrift.core import paths
+from circuitdrift.core.files import read_json
+from circuitdrift.importing.tiny import write_tiny
 from circuitdrift.models.loading import load_model, load_tokenizer
-from circuitdrift.models.tiny import write_tiny
-from circuitdrift.paths import BASE_MODEL
-from circuitdrift.stages import make_dataset
 from linearised import VOCABULARY
-from tiny_study import first_runs
+from tiny_study import tiny_clone
 
 ROOT = Path(__file__).resolve().parents[1]
-__all__ = ["first_runs"]  # pytest finds a fixture here by its name
-LONGEST = ("test_sweep_pipeline", "test_faults")
-OF_THE_FIRST_RUNS = ("test_faults", "test_pipeline", "test_remotes", "test_verify_study")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, for a worker that ends with one leaves the other idle."""
-    items.sort(key=lambda item: item.path.stem not in LONGEST)
-
-
-class ByStudy(LoadFileScheduling):
-    """Shares tests out to workers file by file; those of the same first runs stay together.
-
-    Not by pytest-xdist's groups: with pytest 9.2 these come to nothing, without a word.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file: str = super()._split_scope(nodeid)
-        return "first_runs" if Path(file).stem in OF_THE_FIRST_RUNS else file
-
-
-@pytest.hookimpl(optionalhook=True)  # single files are also run without workers
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByStudy:
-    return ByStudy(config, log)
+__all__ = ["tiny_clone"]  # pytest finds a fixture here by its name
 
 
 @pytest.fixture(scope="session")
@@ -68,9 +44,37 @@ def tiny_tokenizer(tiny_base: Path) -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study's folder after every stage has run in this process. Do not write to it."""
+    root = tmp_path_factory.mktemp("study")
+    (root / "data").mkdir()
+    for name in (paths.PARAMS, paths.CONSTRAINTS, paths.ORIGINAL_STUDY):
+        shutil.copy(ROOT / name, root / name)
+    set_params(root / paths.PARAMS, TINY)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        params = check_study(root)
+        runs = [run.name for run in params.runs.all]
+        tested = [run.name for run in params.runs.all if run.condition == "mapped"]
+        for stage, names in (
+            ("import_base", [None]),
+            ("make_dataset", [None]),
+            ("finetune", runs),
+            ("evaluate", ["base", *runs]),
+            ("attribute", ["base", *runs]),
+            ("compare", [None]),
+            ("intervene", tested),
+            ("report", [None]),
+        ):
+            for name in names:
+                import_module(f"circuitdrift.stages.{stage}").run(params, *filter(None, [name]))
+    return root
+
+
+@pytest.fixture(scope="session")
 def gemma_base() -> Path:
     """models/base of this repository, where it holds the real Gemma 3 270M."""
-    source = ROOT / BASE_MODEL / "source.json"
+    source = ROOT / paths.BASE_MODEL / "source.json"
     if not source.is_file() or read_json(source).get("model") != "gemma-3-270m":
         pytest.skip("models/base does not hold gemma-3-270m")
     return source.parent
@@ -83,23 +87,3 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=words, unk_token="0", pad_token="1", bos_token="2"
     )
-
-
-@pytest.fixture
-def small_study(tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The shipped study with 12 examples and one thread on the tiny base, its data set made and the
-    working directory in it."""
-    (tmp_path / "data").mkdir()
-    shutil.copy(ROOT / "data" / "constraints.yaml", tmp_path / "data")
-    shutil.copy(ROOT / "params.yaml", tmp_path)
-    shutil.copytree(tiny_base, tmp_path / paths.BASE_MODEL)
-    monkeypatch.chdir(tmp_path)
-    params = load_params(paths.PARAMS)
-    params = params.model_copy(
-        update={
-            "compute": params.compute.model_copy(update={"threads": 1}),
-            "dataset": params.dataset.model_copy(update={"n_examples": 12}),
-        }
-    )
-    make_dataset.run(params)
-    return params

@@ -12,18 +12,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import (
+    AutoModelForCausalLM,
     Gemma2Config,
-    Gemma2ForCausalLM,
-    Gemma3ForCausalLM,
     Gemma3TextConfig,
     LlamaConfig,
-    LlamaForCausalLM,
     PreTrainedModel,
     Qwen3Config,
-    Qwen3ForCausalLM,
 )
 
-from circuitdrift.attribution.frozen_pass import FrozenPass
+from circuitdrift.attribution.frozen import FrozenPass
 from circuitdrift.models.architecture import architecture_of
 
 VOCABULARY = 60
@@ -38,29 +35,22 @@ SIZES = {
     "attn_implementation": "eager",
 }
 LAYERS = ["sliding_attention", "full_attention", "sliding_attention"]
-MODELS = {
-    "Gemma2ForCausalLM": lambda: Gemma2ForCausalLM(
-        Gemma2Config(
-            **SIZES,
-            sliding_window=4,
-            layer_types=LAYERS,
-            attn_logit_softcapping=2.0,
-            final_logit_softcapping=None,
-        )
+WINDOW = {"sliding_window": 4, "layer_types": LAYERS}
+CONFIGS = {
+    "Gemma2ForCausalLM": Gemma2Config(
+        **SIZES, **WINDOW, attn_logit_softcapping=2.0, final_logit_softcapping=None
     ),
-    "Gemma3ForCausalLM": lambda: Gemma3ForCausalLM(
-        Gemma3TextConfig(**SIZES, sliding_window=4, layer_types=LAYERS)
-    ),
-    "LlamaForCausalLM": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
-    "Qwen3ForCausalLM": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+    "Gemma3ForCausalLM": Gemma3TextConfig(**SIZES, **WINDOW),
+    "LlamaForCausalLM": LlamaConfig(**SIZES),
+    "Qwen3ForCausalLM": Qwen3Config(**SIZES),
 }
-ARCHITECTURES = tuple(MODELS)
+ARCHITECTURES = tuple(CONFIGS)
 
 
 def random_model(architecture: str, seed: int = 0) -> PreTrainedModel:
     """A random model of three layers with grouped heads and, for Gemma, a window of four."""
     torch.manual_seed(seed)
-    model = MODELS[architecture]()
+    model = AutoModelForCausalLM.from_config(CONFIGS[architecture], attn_implementation="eager")
     for parameter in model.parameters():
         parameter.data = torch.randn_like(parameter) * 0.3
     model.config.architectures = [architecture]
@@ -104,7 +94,6 @@ def run_half_rule(
     Args:
         silenced: (layer, position, neuron) whose output is set to nothing.
     """
-    architecture = architecture_of(model)
 
     def mlp(layer: int, inputs: Tensor) -> Tensor:
         block, then = model.model.layers[layer], frozen.layers[layer]
@@ -116,13 +105,12 @@ def run_half_rule(
             neurons = neurons.clone()
             neurons[silenced[1], silenced[2]] = 0
         output = neurons @ block.mlp.down_proj.weight.T
-        return _norm(model, block, architecture.post_mlp_norm, then.post_mlp_scale, output)
+        return _norm(then.after_mlp, output)
 
     return _run(model, frozen, mlp, {}).last
 
 
 def _run(model, frozen: FrozenPass, mlp, taken: dict) -> Stream:
-    architecture = architecture_of(model)
     stream = frozen.embeddings[0].clone()
     before_mlps = []
 
@@ -135,17 +123,12 @@ def _run(model, frozen: FrozenPass, mlp, taken: dict) -> Stream:
     stream = take(-1, stream)
     for layer, block in enumerate(model.model.layers):
         then = frozen.layers[layer]
-        read = _norm(
-            model, block, architecture.pre_attention_norm, then.pre_attention_scale, stream
-        )
+        read = _norm(then.before_attention, stream)
         mixed = _attend(block.self_attn, then.pattern[0], read)
-        stream = stream + _norm(
-            model, block, architecture.post_attention_norm, then.post_attention_scale, mixed
-        )
-        read = _norm(model, block, architecture.pre_mlp_norm, then.pre_mlp_scale, stream)
+        stream = stream + _norm(then.after_attention, mixed)
         before_mlps.append(stream)
-        stream = stream + take(layer, mlp(layer, read))
-    weight = model.model.norm.weight + architecture.norm_offset
+        stream = stream + take(layer, mlp(layer, _norm(then.before_mlp, stream)))
+    weight = model.model.norm.weight + architecture_of(model).norm_offset
     return Stream(before_mlps, (stream * frozen.final_scale[0] * weight)[-1])
 
 
@@ -159,7 +142,5 @@ def _attend(attention, pattern: Tensor, read: Tensor) -> Tensor:
     return torch.cat(heads, dim=1) @ attention.o_proj.weight.T
 
 
-def _norm(model, block, name: str | None, scale: Tensor | None, x: Tensor) -> Tensor:
-    if name is None:
-        return x
-    return x * scale[0] * (getattr(block, name).weight + architecture_of(model).norm_offset)
+def _norm(factor: Tensor | None, x: Tensor) -> Tensor:
+    return x if factor is None else x * factor[0]

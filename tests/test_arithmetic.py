@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import torch
+from arithmetic import edges_operations, effects_operations
 
-from circuitdrift.attribution.arithmetic import effects_operations, sweep_operations
-from circuitdrift.attribution.frozen_pass import freeze
+from circuitdrift.attribution.edges import Rows
+from circuitdrift.attribution.frozen import freeze
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.attribution.sweep import Rows
 from linearised import SIZES, random_model
 
 
@@ -22,7 +22,7 @@ def test_operations_counted_by_hand() -> None:
     scoring = d * (3 + 3) + d * 3
     row = Rows(torch.tensor([1]), torch.tensor([2]), torch.zeros(1, d))
     expected = 2 * (output + pattern + through_values + scoring)
-    assert sweep_operations(linear, row, n_features=9) == expected
+    assert edges_operations(linear, row, n_features=9) == expected
 
 
 def test_effects_pass_every_weight_once_per_token() -> None:

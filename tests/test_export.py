@@ -11,16 +11,15 @@ from circuit_tracer.graph import compute_graph_scores, prune_graph
 from circuit_tracer.utils.create_graph_files import create_graph_files
 from transformers import AutoTokenizer
 
-from circuitdrift.attribution.components import components_of
+from circuitdrift.attribution.edges import adjacency, components_of
 from circuitdrift.attribution.effects import effects
-from circuitdrift.attribution.export import as_circuit_tracer_graph
-from circuitdrift.attribution.frozen_pass import freeze
+from circuitdrift.attribution.frozen import freeze
+from circuitdrift.attribution.growth import strongest
+from circuitdrift.attribution.influence import normalise, scores
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.attribution.selection import strongest
-from circuitdrift.attribution.sweep import sweep
-from circuitdrift.features.neurons import NeuronBasis
-from circuitdrift.graph import NodeKind, node_table
-from circuitdrift.influence import normalise, scores
+from circuitdrift.attribution.neurons import NeuronBasis
+from circuitdrift.circuits.circuit import NodeKind, node_table
+from exported_graph import as_circuit_tracer_graph
 
 
 def test_pruning_scores_and_graph_files_take_a_swept_graph(
@@ -35,7 +34,7 @@ def test_pruning_scores_and_graph_files_take_a_swept_graph(
     direction = rows[30] - rows[40]
     effect = effects(linear, direction.view(1, 1, -1)).neurons[0, 0]
     components = components_of(linear, NeuronBasis(tiny_model, strongest(effect, 40)))
-    A = sweep(linear, components, direction.unsqueeze(0), max_memory_gb=1.0)
+    A = adjacency(linear, components, direction.unsqueeze(0), max_memory_gb=1.0)
     graph = as_circuit_tracer_graph(
         A,
         components,
@@ -46,7 +45,7 @@ def test_pruning_scores_and_graph_files_take_a_swept_graph(
         scan="neurons",
     )
 
-    kind = node_table(components.features, linear.n_layers, tokens)[:, 0]
+    kind = torch.from_numpy(node_table(components.features.numpy(), linear.n_layers, tokens)[:, 0])
     weights = (kind == NodeKind.TARGET).float()
     ours = scores(normalise(A), weights, kind == NodeKind.ERROR, kind == NodeKind.TOKEN)
     assert compute_graph_scores(graph) == pytest.approx((ours.replacement, ours.completeness))

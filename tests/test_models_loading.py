@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuitdrift.errors import InputError
-from circuitdrift.models.loading import (
-    load_model,
-    load_tokenizer,
-    single_token_id,
-    use_threads,
-)
+from circuitdrift.core.errors import InputError
+from circuitdrift.models.loading import load_model, load_tokenizer, single_token_id, use_threads
 
 
 def test_a_model_is_float32_in_evaluation_with_visible_attention(
     tiny_model: PreTrainedModel,
 ) -> None:
     assert {parameter.dtype for parameter in tiny_model.parameters()} == {torch.float32}
-    assert {parameter.device.type for parameter in tiny_model.parameters()} == {"cpu"}
     assert not tiny_model.training
     assert tiny_model.config._attn_implementation == "eager"
-
-
-def test_a_model_that_was_dropped_is_freed_before_the_next_is_loaded(tiny_base: Path) -> None:
-    """Even one that was asked for its hidden states, and without the collector's own rounds."""
-    gc.disable()
-    try:
-        model = load_model(tiny_base)
-        with torch.no_grad():
-            model(torch.tensor([[1, 2, 3]]), output_hidden_states=True)
-        dropped = weakref.ref(model.model.layers[0])
-        del model
-        load_model(tiny_base)
-        assert dropped() is None
-    finally:
-        gc.enable()
 
 
 def test_a_tokenizer_pads_on_the_right_and_loads_without_a_false_alarm(
@@ -54,12 +31,9 @@ def test_a_tokenizer_pads_on_the_right_and_loads_without_a_false_alarm(
     assert caplog.records == []
 
 
-def test_an_answer_of_one_token_has_its_id(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
+def test_an_answer_is_one_token(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
     assert single_token_id(tiny_tokenizer, "happy") == tiny_tokenizer.vocab["▁happy"]
-
-
-def test_an_answer_of_several_tokens_is_refused(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    with pytest.raises(InputError, match=r"(?s)answer 'blarf': got \['▁b.*one token"):
+    with pytest.raises(InputError, match=r"answer 'blarf': .*one token.* \(got \['▁b"):
         single_token_id(tiny_tokenizer, "blarf")
 
 

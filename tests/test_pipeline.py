@@ -1,95 +1,68 @@
-"""The real dvc.yaml on a tiny model, in a temporary clone: what runs, what reruns, what is equal.
-
-Each test finds the clone as the first run of the study left and committed it.
-"""
+"""The real dvc.yaml on the tiny model, in a clone: what runs, what reruns, what git keeps."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+import csv
+import io
+import re
+from pathlib import Path
 
 import pytest
+from reproduction import set_params
 
-from study_clone import RUNS, SMALL, Clone, stages_run
-from tiny_study import FirstRuns
+from tiny_study import Clone
 
-OF_A_RUN = ("finetune", "evaluate", "attribute")
-AFTER_A_RUN = {"compare", "report"}
+pytestmark = pytest.mark.slow
+
+RUNS = ("mapped-0", "shuffled-0")
+
+
+def ran(output: str) -> set[str]:
+    """The stages that DVC says it ran."""
+    return set(re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE))
 
 
 def stages_of(*runs: str) -> set[str]:
-    return {f"{stage}@{run}" for run in runs for stage in OF_A_RUN}
+    return {f"{stage}@{run}" for run in runs for stage in ("finetune", "evaluate", "attribute")}
 
 
 @pytest.fixture
-def study(first_runs: FirstRuns) -> Iterator[Clone]:
-    clone = first_runs.clone
-    yield clone
-    clone.do("git", "reset", "--quiet", "--hard")
-    clone.do("git", "clean", "--quiet", "-d", "--force")
-    clone.do("dvc", "checkout", "--force")
+def study(tiny_clone: Clone, tmp_path: Path) -> Clone:
+    return tiny_clone.copy(tmp_path)
 
 
-def test_the_study_runs_end_to_end(first_runs: FirstRuns) -> None:
-    assert first_runs.stages == {
-        *("import_base", "make_dataset", "evaluate_base", "attribute_base"),
-        *stages_of(*RUNS),
-        *("compare", "validate@mapped-0", "report"),
-    }
+def test_git_keeps_the_results_and_a_second_run_does_nothing(study: Clone) -> None:
+    tracked = set(study.run("git", "ls-files").splitlines())
+    assert {"dvc.lock", "reports/report.md", "reports/metrics/study.json"} <= tracked
+    kept_by_dvc = ("models/", "data/dataset/", "data/attributions/", "reports/runs/")
+    assert not [name for name in tracked if name.startswith(kept_by_dvc)]
+    assert ran(study.run("dvc", "repro")) == set()
+    assert study.run("git", "status", "--porcelain") == ""
 
 
-def test_two_clones_give_the_same_lock_byte_for_byte(first_runs: FirstRuns) -> None:
-    one, other = first_runs.locks
-    assert one == other
+def test_a_param_reruns_the_stages_that_read_it_and_those_behind(study: Clone) -> None:
+    set_params(study.root / "params.yaml", {"verdicts.alpha": 0.1})
+    assert ran(study.run("dvc", "repro")) == {"report"}
+    set_params(study.root / "params.yaml", {"train.epochs": 2})
+    trained = {*stages_of(*RUNS), "compare", "intervene@mapped-0", "report"}
+    assert ran(study.run("dvc", "repro")) == trained
 
 
-def test_git_keeps_the_results_and_not_what_dvc_keeps(study: Clone) -> None:
-    tracked = study.do("git", "ls-files").splitlines()
-    assert {"dvc.lock", "reports/report.md", "reports/metrics/study.json"} <= set(tracked)
-    kept_by_dvc = ("models/", "data/dataset/", "data/attributions/")
-    assert [name for name in tracked if name.startswith(kept_by_dvc)] == []
+def test_a_seed_that_is_added_is_the_only_one_computed(study: Clone) -> None:
+    set_params(study.root / "params.yaml", {"runs.seeds": [0, 1]})
+    again = ran(study.run("dvc", "repro"))
+    # With two seeds nodes can be recruited, and what was recruited is patched in every run.
+    again.discard("intervene@mapped-0")
+    added = stages_of("mapped-1", "shuffled-1")
+    assert again == {*added, "compare", "intervene@mapped-1", "report"}
 
 
-def test_a_second_repro_does_nothing(study: Clone) -> None:
-    output = study.do("dvc", "repro")
-    assert stages_run(output) == set()
-    assert "Data and pipelines are up to date." in output
-    assert study.do("git", "status", "--porcelain") == ""
-
-
-def test_another_number_of_epochs_trains_anew_on_the_same_base(study: Clone) -> None:
-    study.set_param("train", "epochs", 2)
-    assert study.repro() == {*stages_of(*RUNS), *AFTER_A_RUN, "validate@mapped-0"}
-
-
-def test_another_seed_leaves_the_first_alone(study: Clone) -> None:
-    study.set_param("runs", "seeds", [0, 1])
-    again = study.repro()
-    # With two seeds features can be recruited, and what was recruited is patched in every run.
-    again.discard("validate@mapped-0")
-    assert again == {*stages_of("mapped-1", "shuffled-1"), *AFTER_A_RUN, "validate@mapped-1"}
-
-
-def test_an_unrelated_condition_is_another_run(study: Clone) -> None:
-    study.set_param("runs", "conditions", [*SMALL["runs"]["conditions"], "unrelated"])
-    assert study.repro() == {*stages_of("unrelated-0"), *AFTER_A_RUN}
-
-
-def test_an_experiment_runs_and_is_shown_with_what_it_varied(study: Clone) -> None:
-    output = study.do(
-        "dvc", "exp", "run", "--name", "fewer", "--set-param", "compare.top_features=5"
-    )
-    assert stages_run(output) == AFTER_A_RUN
-    (_, baseline) = json.loads(study.do("dvc", "exp", "show", "--json"))
-    shown = {exp["name"]: exp["revs"][0]["data"] for exp in baseline["experiments"]}
-    for data, top_features in ((shown["fewer"], 5), (baseline["data"], 10)):
-        assert data["params"]["params.yaml"]["data"]["compare"]["top_features"] == top_features
-        assert data["metrics"]["reports/metrics/study.json"]["data"]
-
-
-def test_an_experiment_in_dvcs_own_folder_runs_its_own_snapshot(study: Clone) -> None:
-    study.set_param("verdicts", "alpha", 0.1)
-    assert "report" in stages_run(study.do("dvc", "exp", "run", "--temp", "--name", "aside"))
-    assert study.do("git", "status", "--porcelain").split() == ["M", "params.yaml"]
-    study.do("dvc", "exp", "apply", "aside")
-    assert study.repro() == set()
+def test_an_experiment_of_a_temporary_folder_is_shown_with_few_columns_of_code(
+    study: Clone,
+) -> None:
+    output = study.run("dvc", "exp", "run", "--temp", "--name", "fewer", "-S", "verdicts.alpha=0.1")
+    assert ran(output) == {"report"}
+    shown = list(csv.DictReader(io.StringIO(study.run("dvc", "exp", "show", "--csv"))))
+    columns = list(shown[0])
+    assert [row["verdicts.alpha"] for row in shown if row["Experiment"] == "fewer"] == ["0.1"]
+    assert 0 < len([name for name in columns if name.startswith("src/")]) < 40

@@ -1,176 +1,61 @@
-"""`make verify-reproduction` on a pipeline of two stages, steady or not."""
+"""What `make verify-reproduction` says of files and studies that differ."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-import pandas as pd
-import pytest
-import verify_reproduction
-from reliability.clones import Clone, environment
-from reliability.difference import Difference
-from reliability.reproduction_report import put_rows, rows_of
-from reliability.studies import Comparison, Located
-from reliability.tolerance import Allowed
-from reliability.variations import reversed_order
-
-PIPELINE = """\
-stages:
-  train:
-    matrix:
-      run: [a, b]
-    cmd: python make.py train ${item.run}
-    params: [compute]
-    deps: [make.py]
-    outs: ["models/${item.run}.safetensors"]
-  report:
-    cmd: python make.py report
-    deps: [make.py, models/a.safetensors, models/b.safetensors]
-    outs:
-      - reports/table.csv:
-          cache: false
-"""
-# The order of a set of text, and so the sum of numbers in it, is another with every hash seed.
-CODE = """\
-import sys
-from pathlib import Path
 import numpy as np
-from safetensors.numpy import load_file, save_file
+import pytest
+from reproduction import compare, difference
+from safetensors.numpy import save_file
 
-stage, *names = sys.argv[1:]
-for name in names:
-    words = [word for word in {order}(f"word {{i}}" for i in range(50))]
-    values = np.array([float(word[5:]) for word in words], dtype=np.float32)
-    Path("models").mkdir(exist_ok=True)
-    save_file({{"weights": values}}, f"models/{{name}}.safetensors")
-if stage == "report":
-    Path("reports").mkdir(exist_ok=True)
-    first = [load_file(f"models/{{name}}.safetensors")["weights"][0] for name in "ab"]
-    Path("reports/table.csv").write_text(f"run,first\\na,{{first[0]}}\\nb,{{first[1]}}\\n")
-"""
-
-BY_THREADS = '(lambda words: sorted(words, reverse="threads: 2" in open("params.yaml").read()))'
+from circuitdrift.core.files import write_json
 
 
-def study(root: Path, order: str) -> Path:
-    """A finished study whose weights stand in the order that ``order`` gives them."""
-    root.mkdir()
-    (root / "dvc.yaml").write_text(PIPELINE)
-    (root / "params.yaml").write_text("compute:\n  threads: 1\n")
-    (root / "make.py").write_text(CODE.format(order=order))
-    (root / ".gitignore").write_text("/models\n")
-    clone = Clone(root, environment(root.parent))
-    clone.do("git", "init", "--quiet")
-    clone.do("dvc", "init", "--quiet")
-    clone.do("dvc", "repro")
-    return root
-
-
-@pytest.fixture(scope="module")
-def steady(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return study(tmp_path_factory.mktemp("steady") / "root", "sorted")
-
-
-def verify(root: Path, reports: Path, *arguments: str) -> tuple[int, pd.DataFrame]:
-    status = verify_reproduction.main(["--root", str(root), "--reports", str(reports), *arguments])
-    return status, pd.read_csv(reports / "reproduction.csv", keep_default_na=False)
-
-
-ARTIFACTS = ["models/a.safetensors", "models/b.safetensors", "reports/table.csv"]
-
-
-def test_a_steady_study_comes_out_the_same_however_it_is_run(
-    steady: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, rows = verify(steady, tmp_path / "reports")
-    assert status == 0, capsys.readouterr().out
-    assert set(rows["outcome"]) == {"identical"}
-    of_each = {name: sorted(group["artifact"]) for name, group in rows.groupby("variation")}
-    assert of_each == {
-        "committed": ["dvc.lock", "reports/table.csv"],
-        "elsewhere": ["dvc.lock", *ARTIFACTS],
-        "reversed": ["dvc.lock", *ARTIFACTS],
-        "threads": ARTIFACTS,
-    }
-    assert "4 of 4" in (tmp_path / "reports" / "README.md").read_text()
-
-
-def test_an_unsteady_study_is_told_by_its_first_artifact_and_tensor(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = study(tmp_path / "root", "set")
-    arguments = ["--reference", str(root), "--variations", "elsewhere"]
-    status, rows = verify(root, tmp_path / "reports", *arguments)
-    assert status == 1
-    assert "first to differ: models/a.safetensors, tensor weights: " in capsys.readouterr().out
-    first = rows[rows["artifact"] == "models/a.safetensors"].iloc[0]
-    assert first["outcome"] == "differs"
-    assert 0 < float(first["relative"]) <= 1
-    assert float(first["absolute"]) >= 1
-
-
-def test_a_clone_that_is_there_is_taken_up_where_it_stopped(steady: Path, tmp_path: Path) -> None:
-    work = tmp_path / "work"
-    arguments = ["--reference", str(steady), "--variations", "reversed", "--work", str(work)]
-    verify(steady, tmp_path / "reports", *arguments)
-    (made,) = work.rglob("models/a.safetensors")
-    before = made.stat().st_mtime_ns
-    assert verify(steady, tmp_path / "reports", *arguments)[0] == 0
-    assert made.stat().st_mtime_ns == before
-
-
-def test_the_reverse_order_still_runs_what_is_needed_first(steady: Path) -> None:
-    assert reversed_order(steady) == ["train@b", "train@a", "report"]
+def write(path: Path, content: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        save_file({name: np.array(values) for name, values in content.items()}, path)
+    return path
 
 
 @pytest.mark.parametrize(
-    ("difference", "outcome"),
+    ("name", "one", "other", "found"),
     [
-        (Difference("accuracy", ".85 | .89", absolute=0.04, relative=0.045), "within tolerance"),
-        (Difference("n_recruited", "264 | 250", absolute=14, relative=0.053), "within tolerance"),
-        (Difference("accuracy", ".4 | .5", absolute=0.1, relative=0.2), "beyond tolerance"),
-        (Difference("verdict", "supported | undecided"), "beyond tolerance"),
+        ("a.safetensors", {"a": [1.0], "b": [4, 8]}, {"a": [1.0], "b": [3, 8]}, ("b", 1, 1 / 8)),
+        ("a.csv", "x,y\n1,2\n1,2\n", "x,y\n1,2\n1,4\n", ("row 2, y: 2 | 4", 2, 1 / 2)),
+        (
+            "a.json",
+            '{\n"x": 1,\n"y": 2\n}',
+            '{\n"x": 1,\n"y": 3\n}',
+            ('line 3 "y": 2 | 3', 1, 1 / 3),
+        ),
+        ("a.md", "one\ntwo", "one\nthree", ("line 2: two | three",)),
+        ("a.md", "one", "one\ntwo", ("line 2: none | two",)),
     ],
 )
-def test_a_tolerance_is_for_small_numbers(difference: Difference, outcome: str) -> None:
-    tolerance = {"study.json": Allowed(absolute=0.05, relative=0.1)}
-    found = [
-        Comparison(name, (Located("", difference),)) for name in ("study.json", "table.csv")
-    ] + [Comparison("verdicts.json", ())]
-    rows = rows_of("tiny", "threads", found, tolerance)
-    assert rows["outcome"].tolist() == [outcome, "differs", "identical"]
-    assert rows_of("tiny", "elsewhere", found)["outcome"].tolist()[0] == "differs"
-
-
-def test_where_a_tolerance_is_given_other_bits_are_no_failure(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_first_part_that_differs_is_named(
+    name: str, one: Any, other: Any, found: tuple[str | float, ...], tmp_path: Path
 ) -> None:
-    root = study(tmp_path / "root", BY_THREADS)
-    arguments = ["--reference", str(root), "--variations", "threads"]
-    status, rows = verify(root, tmp_path / "reports", *arguments)
-    assert status == 0, capsys.readouterr().out
-    assert set(rows["outcome"]) == {"differs"}
+    a, b = write(tmp_path / "one" / name, one), write(tmp_path / "other" / name, other)
+    assert difference(a, a) == {}
+    assert tuple(difference(a, b).values()) == found
 
 
-def test_rows_of_other_profiles_and_variations_stay(tmp_path: Path) -> None:
-    path = tmp_path / "reproduction.csv"
-    same = [Comparison("x.csv", ())]
-    for profile, variation in (("tiny", "threads"), ("default", "threads"), ("tiny", "reversed")):
-        put_rows(path, rows_of(profile, variation, same))
-    again = put_rows(path, rows_of("tiny", "threads", [Comparison("y.csv", ())]))
-    assert list(zip(again["profile"], again["variation"], again["artifact"], strict=True)) == [
-        ("default", "threads", "x.csv"),
-        ("tiny", "reversed", "x.csv"),
-        ("tiny", "threads", "y.csv"),
-    ]
-
-
-def test_a_stage_that_fails_is_told_in_its_own_words(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    root = study(tmp_path / "root", "sorted")
-    (root / "make.py").write_text("raise SystemExit('no disk')")
-    reports = tmp_path / "reports"
-    assert verify_reproduction.main(["--root", str(root), "--reports", str(reports)]) == 1
-    assert "no disk" in capsys.readouterr().out
-    assert not reports.exists()
+def test_a_stage_that_came_out_otherwise_is_named(tmp_path: Path) -> None:
+    for root, md5, text in (("one", "a", "x\n1\n"), ("other", "b", "x\n2\n")):
+        same = {"cmd": "make", "outs": [{"path": "same.csv", "md5": "s"}]}
+        varied = {"cmd": "vary", "outs": [{"path": "out", "md5": md5}]}
+        write(tmp_path / root / "out/table.csv", text)
+        write_json(tmp_path / root / "dvc.lock", {"stages": {"make": same, "vary": varied}})
+    rows = {row["artifact"]: row for row in compare(tmp_path / "one", tmp_path / "other", False)}
+    assert {name: row["outcome"] for name, row in rows.items()} == {
+        "dvc.lock": "differs",
+        "same.csv": "identical",
+        "out/table.csv": "differs",
+    }
+    assert rows["dvc.lock"]["first"] == "vary"
+    assert rows["out/table.csv"]["first"] == "row 1, x: 1 | 2"

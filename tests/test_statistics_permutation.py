@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import stats
 
-from circuitdrift.config.statistics import Statistics
+from circuitdrift.params import Statistics
 from circuitdrift.statistics.permutation import (
     between_within_test,
+    many_features_test,
     paired_permutation_test,
     permutation_test,
+    relabelings,
 )
-from circuitdrift.statistics.relabelings import relabelings
 
 SETTINGS = Statistics(confidence=0.95, bootstrap_samples=2000, permutations=10000, seed=0)
 QUICK = SETTINGS.model_copy(update={"permutations": 199})
@@ -85,16 +88,6 @@ def test_false_positives_of_both_tests_hold_their_level() -> None:
         assert np.mean(np.array(p_values) <= 0.05) > 0.02
 
 
-def test_planted_differences_are_found() -> None:
-    rng = np.random.default_rng(1)
-    found = [
-        permutation_test(rng.normal(3, 1, 5), rng.normal(0, 1, 5), SETTINGS).p <= 0.05
-        for _ in range(100)
-    ]
-    assert np.mean(found) > 0.9
-    assert paired_permutation_test(rng.normal(1, 1, 24), SETTINGS).p < 0.01
-
-
 def test_between_within_worked_by_hand() -> None:
     # On a line at 0, 1 and 10, 11: within 1 and 1, between 10, 11, 9, 10: 10 - 1 = 9, as with
     # the labels exchanged. The other four relabelings have 10 and 10, or 11 and 9, within and a
@@ -104,19 +97,6 @@ def test_between_within_worked_by_hand() -> None:
     assert result.difference == pytest.approx(9)
     assert result.p == pytest.approx(2 / 6)
     assert result.n_permutations == 6
-
-
-def test_between_within_does_not_look_at_the_diagonal_or_the_names() -> None:
-    distance = distances(np.random.default_rng(2).normal(size=(10, 3)))
-    expected = between_within_test(distance, LABELS, SETTINGS)
-    np.fill_diagonal(distance, 7)
-    assert between_within_test(distance, LABELS, SETTINGS) == expected
-    order = np.random.default_rng(3).permutation(10)
-    shuffled = between_within_test(
-        distance[np.ix_(order, order)], [int(LABELS[i] == "mapped") for i in order], SETTINGS
-    )
-    assert shuffled.difference == pytest.approx(expected.difference)
-    assert shuffled.p == pytest.approx(expected.p)
 
 
 def test_between_within_finds_groups_and_holds_its_level_without() -> None:
@@ -134,19 +114,6 @@ def test_between_within_finds_groups_and_holds_its_level_without() -> None:
     assert min(apart) == pytest.approx(2 / 252)
 
 
-def test_between_within_of_equal_distances_finds_nothing() -> None:
-    assert between_within_test(np.full((10, 10), 0.1), LABELS, SETTINGS).p == 1
-
-
-def test_between_within_takes_more_groups_and_random_relabelings() -> None:
-    rng = np.random.default_rng(5)
-    labels = np.repeat([0, 1, 2], 6)
-    points = rng.normal(size=(18, 2)) + 6 * labels[:, None]
-    result = between_within_test(distances(points), labels, QUICK)
-    assert result.n_permutations == 199
-    assert result.p == pytest.approx(1 / 199)
-
-
 def test_relabelings_are_all_orders_once_or_random_ones_behind_the_given() -> None:
     codes = np.array([0, 1, 1, 2])
     every = relabelings(codes, 12, 0)
@@ -159,6 +126,121 @@ def test_relabelings_are_all_orders_once_or_random_ones_behind_the_given() -> No
     assert (np.sort(drawn, axis=1) == codes).all()
     assert (drawn == relabelings(codes, 11, 0)).all()
     assert (drawn != relabelings(codes, 11, 1)).any()
+
+
+def by_the_book(a: Array, b: Array) -> Array:
+    """p from the definition, one relabeling at a time."""
+    values, n_a = np.concatenate([a, b]), len(a)
+
+    def parts(rows: list[int]) -> tuple[Array, Array]:
+        others = [row for row in range(len(values)) if row not in rows]
+        x, y = values[rows], values[others]
+        squares = ((x - x.mean(0)) ** 2).sum(0) + ((y - y.mean(0)) ** 2).sum(0)
+        variance = squares / (len(values) - 2)
+        return x.mean(0) - y.mean(0), np.sqrt(variance * (1 / len(x) + 1 / len(y)))
+
+    difference, error = parts(list(range(n_a)))
+    fudge = np.median(error)
+    observed = difference / (error + fudge)
+    null = []
+    for rows in itertools.combinations(range(len(values)), n_a):
+        difference, error = parts(list(rows))
+        null.append(np.abs(difference / (error + fudge)))
+    pooled = np.concatenate(null)
+    reached = (pooled[None] >= np.abs(observed)[:, None] * (1 - 1e-9)).sum(1)
+    return (1 + reached) / (1 + pooled.size)
+
+
+def found(a: Array, b: Array, rate: float = 0.05) -> NDArray[np.bool_]:
+    return many_features_test(a, b, SETTINGS)[1] <= rate
+
+
+def test_one_feature_worked_by_hand() -> None:
+    # a = 3, 5 and b = 0, 2: means 4 and 1, squares 2 + 2, variance 4/2, s = sqrt(2 (1/2 + 1/2)),
+    # s0 the same, so d = 3 / (2 sqrt(2)). Of the 6 relabelings only the true one and its mirror
+    # reach it, so p = (1 + 2) / (1 + 6).
+    p, q = many_features_test([[3.0], [5]], [[0.0], [2]], SETTINGS)
+    assert p == q == pytest.approx([3 / 7])
+
+
+@pytest.mark.parametrize(("n_a", "n_b"), [(4, 4), (3, 4), (2, 5)])
+def test_p_is_that_of_the_definition(n_a: int, n_b: int) -> None:
+    rng = np.random.default_rng(n_a)
+    a, b = rng.normal(size=(n_a, 30)) + rng.normal(size=30), rng.normal(size=(n_b, 30))
+    p, q = many_features_test(a, b, SETTINGS)
+    assert p == pytest.approx(by_the_book(a, b))
+    assert q == pytest.approx(stats.false_discovery_control(p))
+
+
+def test_features_that_cannot_be_tested_have_p_one_and_do_not_disturb_the_others() -> None:
+    a, b = np.random.default_rng(2).normal(size=(2, 5, 50))
+    alone, _ = many_features_test(a, b, SETTINGS)
+    spoilt = np.full((5, 3), 0.1), np.full((5, 3), 0.1)
+    spoilt[0][2, 1], spoilt[1][0, 2] = np.nan, np.inf
+    p, q = many_features_test(np.hstack([a, spoilt[0]]), np.hstack([b, spoilt[1]]), SETTINGS)
+    assert (p[:50] == alone).all()
+    assert (p[50:] == 1).all()
+    assert (q[50:] == 1).all()
+    nothing, _ = many_features_test(np.ones((2, 3)), np.ones((2, 3)), SETTINGS)
+    assert (nothing == 1).all()
+
+
+def test_s0_keeps_features_of_little_variance_behind() -> None:
+    a, b = np.random.default_rng(4).normal(size=(2, 5, 200))
+    # A perfect but minute difference: Student's t would be 500 times that of the others.
+    a[:, 0], b[:, 0] = 1e-6 + 1e-9 * a[:, 0], 1e-9 * b[:, 0]
+    assert many_features_test(a, b, SETTINGS)[0][0] > 0.9
+
+
+def test_under_the_null_p_is_uniform_and_findings_are_rare() -> None:
+    rng = np.random.default_rng(5)
+    n_trials, with_findings, shares = 200, 0, []
+    for _ in range(n_trials):
+        # As in neurons, scales differ by orders of magnitude.
+        a, b = rng.normal(size=(2, 5, 400)) * rng.lognormal(0, 0.5, size=400)
+        p, q = many_features_test(a, b, SETTINGS)
+        shares.append(np.mean(p <= 0.05))
+        with_findings += bool((q <= 0.05).any())
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.01)
+    assert with_findings / n_trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n_trials)
+
+
+def test_under_the_null_features_that_move_together_are_rarely_found() -> None:
+    rng = np.random.default_rng(6)
+    n_trials, with_findings = 200, 0
+    for _ in range(n_trials):
+        # A few things that differ from run to run move all features at once.
+        moved = rng.normal(size=(10, 3)) @ rng.normal(size=(3, 400))
+        values = moved + rng.normal(size=(10, 400))
+        with_findings += bool(found(values[:5], values[5:]).any())
+    assert with_findings / n_trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / n_trials)
+
+
+def test_planted_features_are_found_at_the_stated_rate() -> None:
+    rng = np.random.default_rng(7)
+    n_planted, powers, false_shares = 40, [], []
+    for _ in range(40):
+        a, b = rng.normal(size=(2, 5, 1000))
+        # Up in half of them, down in the others.
+        a[:, : n_planted // 2] += 5
+        a[:, n_planted // 2 : n_planted] -= 5
+        some = found(a, b)
+        powers.append(some[:n_planted].mean())
+        false_shares.append(some[n_planted:].sum() / max(1, some.sum()))
+    assert np.mean(powers) > 0.8
+    error = np.std(false_shares) / np.sqrt(len(false_shares))
+    assert np.mean(false_shares) <= 0.05 + 3 * error
+
+
+def test_three_runs_a_side_cannot_reach_five_percent() -> None:
+    a, b = np.random.default_rng(8).normal(size=(2, 3, 500))
+    a[:, :10] += 1000
+    p, q = many_features_test(a, b, SETTINGS)
+    # Each of the ten is reached by the ten, under the true labels and under their mirror alone.
+    least = (1 + 2 * 10) / (1 + 20 * 500)
+    assert p[:10].max() == pytest.approx(least)
+    assert q.min() == pytest.approx(least * 500 / 10)
+    assert q.min() > 2 / 20
 
 
 LOPSIDED = np.arange(9.0).reshape(3, 3)
@@ -175,6 +257,9 @@ LOPSIDED = np.arange(9.0).reshape(3, 3)
         (lambda: between_within_test(np.ones((3, 3)), [0, 1], SETTINGS), "shapes"),
         (lambda: between_within_test(np.ones((3, 3)), [0, 0, 0], SETTINGS), "must differ"),
         (lambda: between_within_test(np.ones((3, 3)), [0, 1, 2], SETTINGS), "stand twice"),
+        (lambda: many_features_test(np.ones((5, 3)), np.ones((5, 4)), SETTINGS), "same features"),
+        (lambda: many_features_test(np.ones(5), np.ones(5), SETTINGS), "n_runs, n_features"),
+        (lambda: many_features_test(np.ones((1, 3)), np.ones((5, 3)), SETTINGS), "two runs"),
     ],
 )
 def test_bad_input_is_refused(call: Callable[[], object], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Which experiments a sweep consists of, and what is refused of sweep.yaml."""
+"""Which experiments a sweep consists of, what is refused of sweep.yaml, and workers that fit."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from circuitdrift.config.params import Params
-from circuitdrift.errors import InputError
-from circuitdrift.scaling.frames import flattened
-from circuitdrift.sweeps.plan import Sweep, load_sweep
+from circuitdrift.core.errors import InputError
+from circuitdrift.params import Params
+from circuitdrift.sweep.plan import Sweep, fitting_workers, load_sweep
 from circuitdrift.training import total_steps
-from conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[1]
 HEAD = "every: {runs.seeds: [0]}\nmemory_gb: 1\n"
 
 
@@ -30,61 +29,57 @@ def planned(root: Path, arms: str, head: str = HEAD) -> Sweep:
     return load_sweep(root)
 
 
-def refused(root: Path, arms: str, head: str = HEAD) -> str:
-    with pytest.raises(InputError) as caught:
-        planned(root, arms, head)
-    return str(caught.value)
-
-
 def test_the_shipped_sweep() -> None:
     sweep = load_sweep(ROOT)
-    grid, matched, ladder = sweep.arms
-    assert (grid.kind, len(grid.members)) == ("product", 9)
-    assert grid.keys == ("train.epochs", "dataset.n_examples")
+    grid, matched = sweep.arms["product"]["grid"], sweep.arms["together"]["matched-steps"]
+    ladder = sweep.arms["rungs"]["ladder"]
+    assert (len(grid), len(matched), len(ladder)) == (9, 3, 9)
     # The study's own size and length is in all three arms, and run once.
-    assert matched.members[1] == ladder.members[-1] == "n_examples-50-epochs-3"
-    assert len(sweep.members) == 9 + 2 + 8
-    assert len({member.name for member in sweep.members}) == len(sweep.members)
-
-
-def test_no_rung_of_the_shipped_ladder_hides_a_change_of_steps() -> None:
-    sweep = load_sweep(ROOT)
-    by_name = {member.name: member.params for member in sweep.members}
-    steps = [steps_of(by_name[name]) for name in sweep.arms[-1].members]
-    assert steps == [27] * (len(steps) - 1) + [21]  # the last changes the steps alone
-    before, last = (flattened(by_name[name]) for name in sweep.arms[-1].members[-2:])
-    assert [key for key in before if before[key] != last[key]] == ["train.epochs"]
-
-
-def steps_of(params: Params) -> int:
-    train = params.train
-    return total_steps(params.dataset.n_examples, train.batch_size, train.epochs)
+    assert len(sweep.experiments) == 9 + 2 + 8
+    assert set(grid) & set(matched) & set(ladder) == {"n_examples-50-epochs-3"}
+    assert sweep.arms_with("original") == ["ladder"]
+    # No rung hides a change of steps; the last changes them alone.
+    params = {each.name: each.params for each in sweep.experiments}
+    rungs = [params[name] for name in sweep.arms["rungs"]["ladder"]]
+    steps = [
+        total_steps(each.dataset.n_examples, each.train.batch_size, each.train.epochs)
+        for each in map(Params.model_validate, rungs)
+    ]
+    assert steps == [27] * 8 + [21]
+    before, last = rungs[-2:]
+    assert {**before, "train": {**before["train"], "epochs": last["train"]["epochs"]}} == last
 
 
 def test_a_product_is_every_combination(study_root: Path) -> None:
     arms = "  a: {product: {train.epochs: [1, 2], train.lora.r: [4, 8]}}"
-    sweep = planned(study_root, arms)
-    assert [(m.name, m.params.train.epochs, m.params.train.lora.r) for m in sweep.members] == [
-        ("epochs-1-r-4", 1, 4),
-        ("epochs-1-r-8", 1, 8),
-        ("epochs-2-r-4", 2, 4),
-        ("epochs-2-r-8", 2, 8),
+    experiments = planned(study_root, arms).experiments
+    assert [each.name for each in experiments] == [
+        "epochs-1-r-4",
+        "epochs-1-r-8",
+        "epochs-2-r-4",
+        "epochs-2-r-8",
     ]
-    assert sweep.members[0].changes == {"runs.seeds": [0], "train.epochs": 1, "train.lora.r": 4}
-    assert all(member.params.runs.seeds == (0,) for member in sweep.members)
+    changes = {"runs.seeds": [0], "train.epochs": 1, "train.lora.r": 8}
+    assert experiments[1].changes == changes
+    params = Params.model_validate(experiments[1].params)
+    assert (params.runs.seeds, params.train.epochs, params.train.lora.r) == ((0,), 1, 8)
 
 
-def test_values_together_go_side_by_side(study_root: Path) -> None:
-    arms = "  a: {together: {train.epochs: [5.25, 0.84], dataset.n_examples: [25, 200]}}"
-    sweep = planned(study_root, arms)
-    assert sweep.arms[0].members == ("n_examples-25-epochs-5.25", "n_examples-200-epochs-0.84")
-
-
-def test_a_rung_keeps_the_changes_of_those_before(study_root: Path) -> None:
-    arms = "  a: {rungs: {low: {train.epochs: 1, train.batch_size: 1}, high: {train.epochs: 2}}}"
-    low, high = planned(study_root, arms).members
-    assert (low.name, low.params.train.epochs, low.params.train.batch_size) == ("low", 1, 1)
-    assert (high.name, high.params.train.epochs, high.params.train.batch_size) == ("high", 2, 1)
+def test_values_together_go_side_by_side_and_rungs_keep_changes(study_root: Path) -> None:
+    arms = """
+  a: {together: {train.epochs: [5.25, 0.84], dataset.n_examples: [25, 200]}}
+  b: {rungs: {low: {train.epochs: 1, train.batch_size: 1}, high: {train.epochs: 2}}}
+  c: {product: {evaluate.batch_size: [16], train.batch_size: [4]}}"""
+    experiments = {each.name: each.params for each in planned(study_root, arms).experiments}
+    assert list(experiments) == [
+        "n_examples-25-epochs-5.25",
+        "n_examples-200-epochs-0.84",
+        "low",
+        "high",
+        "evaluate.batch_size-16-train.batch_size-4",  # keys that end alike are written out
+    ]
+    high = experiments["high"]["train"]
+    assert (high["epochs"], high["batch_size"]) == (2, 1)
 
 
 def test_an_experiment_of_two_arms_is_one(study_root: Path) -> None:
@@ -93,50 +88,55 @@ def test_an_experiment_of_two_arms_is_one(study_root: Path) -> None:
         "  b: {rungs: {other: {train.epochs: 2.0}, last: {train.lora.r: 4}}}"
     )
     sweep = planned(study_root, arms)
-    assert [member.name for member in sweep.members] == ["epochs-1", "epochs-2", "last"]
-    assert [arm.members for arm in sweep.arms] == [("epochs-1", "epochs-2"), ("epochs-2", "last")]
-
-
-def test_keys_that_end_alike_are_written_out(study_root: Path) -> None:
-    arms = "  a: {product: {evaluate.batch_size: [16], train.batch_size: [4]}}"
-    (member,) = planned(study_root, arms).members
-    assert member.name == "evaluate.batch_size-16-train.batch_size-4"
+    assert [each.name for each in sweep.experiments] == ["epochs-1", "epochs-2", "last"]
+    assert sweep.arms["rungs"] == {"b": ("epochs-2", "last")}
+    assert sweep.arms_with("epochs-2") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
-    ("arms", "said"),
+    ("arms", "place"),
     [
-        ("  {}", "arms"),
-        ("  a: {product: {}}", "arms.a.product"),
-        ("  a: {product: {train.epochs: []}}", "must have at least 1 entry"),
-        ("  a: {product: {train.epoch: [1]}}", "did you mean 'train.epochs'?"),
-        ("  a: {product: {train: [1]}}", "a key of params.yaml with its section in front"),
+        ("  {}", "sweep.yaml: arms"),
+        ("  a: {product: {}}", "sweep.yaml: arms.a.product"),
+        ("  a: {product: {train.epochs: []}}", "sweep.yaml: arms.a.product.train.epochs"),
+        ("  a: {product: {train.epoch: [1]}}", "sweep.yaml (epoch-1): train.epoch"),
+        ("  a: {product: {train: [1]}}", "sweep.yaml (train-1): train"),
+        ("  a: {product: {epochs: [1]}}", "sweep.yaml (epochs-1): epochs"),
+        ("  a: {product: {train.epochs.all: [1]}}", "sweep.yaml (all-1): train.epochs"),
+        ("  a: {product: {training.epochs: [1]}}", "sweep.yaml (epochs-1): training"),
         ("  a: {product: {train.epochs: [-1]}}", "sweep.yaml (epochs-1): train.epochs"),
         ("  a: {product: {dataset.n_examples: [100000]}}", "sweep.yaml (n_examples-100000)"),
-        ("  a: {together: {train.epochs: [1, 2], train.lora.r: [4]}}", "equally many values"),
-        ("  a: {grid: {train.epochs: [1]}}", "must have one of the keys"),
-        (
-            "  a: {product: {train.epochs: [1]}, together: {train.epochs: [1]}}",
-            "must have one of the keys",
-        ),
-        ("  a: {rungs: {'a b': {train.epochs: 1}}}", "must match pattern"),
+        ("  a: {together: {train.epochs: [1, 2], train.lora.r: [4]}}", "equally many"),
+        ("  a: {grid: {train.epochs: [1]}}", "sweep.yaml: arms.a.grid"),
+        ("  a: {product: {train.epochs: [1]}, rungs: {b: {train.epochs: 1}}}", "arms.a"),
+        ("  a: {rungs: {'a b': {train.epochs: 1}}}", "arms.a.rungs"),
         (
             "  a: {rungs: {one: {train.epochs: 1}}}\n  b: {rungs: {one: {train.epochs: 2}}}",
-            "experiments with different params have different names",
+            "sweep.yaml: arms.b",
         ),
     ],
 )
-def test_what_is_refused(study_root: Path, arms: str, said: str) -> None:
-    assert said in refused(study_root, arms)
+def test_what_is_refused(study_root: Path, arms: str, place: str) -> None:
+    with pytest.raises(InputError) as caught:
+        planned(study_root, arms)
+    assert place in str(caught.value)
 
 
 def test_a_key_of_every_that_is_not_there_is_refused(study_root: Path) -> None:
-    head = "every: {runs.seed: [0]}\nmemory_gb: 1\n"
-    message = refused(study_root, "  a: {product: {train.epochs: [1]}}", head)
-    assert "sweep.yaml: every: got 'runs.seed'" in message
-    assert "did you mean 'runs.seeds'?" in message
+    head = HEAD.replace("runs.seeds", "runs.seed")
+    with pytest.raises(InputError, match=r"\(epochs-1\): runs\.seed: .*'seeds'"):
+        planned(study_root, "  a: {product: {train.epochs: [1]}}", head)
 
 
-def test_all_refused_values_are_named_at_once(study_root: Path) -> None:
-    arms = "  a: {product: {train.epochs: [-1, -2]}}"
-    assert refused(study_root, arms).count("rule:") == 2
+def test_as_many_workers_as_cores_and_memory_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep = load_sweep(ROOT)
+
+    class Memory:
+        available = 20e9
+
+    monkeypatch.setattr("psutil.virtual_memory", Memory)
+    for cores, workers in ((1, 1), (2, 2), (8, 3)):  # three times 6 GB are there
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert fitting_workers(sweep) == workers
+    Memory.available = 1e9
+    assert fitting_workers(sweep) == 1

@@ -1,251 +1,262 @@
-"""``circuitdrift verify`` on a small study written by hand: what it sees, and what it does not."""
+"""``circuitdrift verify`` on a small study written by hand: what it sees, what it brings back."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import subprocess
-import sys
+import os
+import random
+import shutil
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
-from dvc_data.hashfile.hash_info import HashInfo
-from dvc_data.hashfile.tree import Tree
+from safetensors.numpy import save
 from typer.testing import CliRunner
 
-from circuitdrift.artifacts import write_json
 from circuitdrift.cli import app
-from circuitdrift.errors import InputError
-from circuitdrift.integrity.assessment import Report
-from circuitdrift.integrity.listings import listing_bytes, listing_oid, parse_listing
-from circuitdrift.integrity.objects import Area
-from circuitdrift.integrity.pipeline import open_study
-from circuitdrift.integrity.verification import verify
-from small_pipeline import FIGURES, MADE, Small, make_small, md5, md5s, overwrite, write
+from circuitdrift.core.errors import InputError
+from circuitdrift.verify import Finding, verify_study
+from small_study import LORA, MADE, PIPELINE, WEIGHTS, Files, Study, make_study, md5, write
 
-TABLE = md5(MADE["table.csv"])
-LISTING = listing_oid(md5s(MADE))
-PASSWORD = "a-password"
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Change bytes as a disk may: the file keeps its mode and its time."""
+    before = path.stat()
+    path.chmod(0o644)
+    path.write_bytes(content)
+    path.chmod(before.st_mode)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def findings(study: Study, **options: bool) -> list[Finding]:
+    return verify_study(study.root, **options)[1]
+
+
+def places(study: Study, area: str, **options: bool) -> list[str]:
+    return [each.path for each in findings(study, **options) if each.area == area]
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Small:
-    return make_small(tmp_path / "a study", monkeypatch)
+def new_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Files], Study]:
+    """Makes a study that no DVC settings of this machine reach."""
+    for name in ("SITE_CACHE", "GLOBAL_CONFIG", "SYSTEM_CONFIG"):
+        monkeypatch.setenv(f"DVC_{name}_DIR", str(tmp_path / name))
+    return lambda made: make_study(tmp_path / "a study", made)
 
 
-def places(report: Report, area: Area) -> list[str]:
-    return [finding.path for finding in report.findings if finding.area is area]
+@pytest.fixture
+def study(new_study: Callable[[Files], Study]) -> Study:
+    return new_study(MADE)
 
 
-def test_a_sound_study_is_found_sound(small: Small) -> None:
-    report = verify(small.open())
-    assert report.findings == ()
-    counts = {(line.area, line.what): line.count for line in report.checked}
-    assert counts[Area.CACHE, "objects"] == 3
-    assert counts[Area.WORKSPACE, "files of outputs"] == 5
-    assert counts[Area.CONTENTS, "files read"] == 5
-    assert [note for note in report.notes if "remote" in note] == [
-        "no remote is configured: the cache is the only other copy"
-    ]
+def contents(study: Study) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in study.files() if path.parent.name != "tmp"}
 
 
-def test_dvc_calls_a_corrupted_object_clean_and_verify_does_not(small: Small) -> None:
-    overwrite(small.cached(TABLE), b"a,b\n1,3\n")
-    status = subprocess.run(
-        [sys.executable, "-m", "dvc", "status"],
-        cwd=small.root,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert status.stdout == "Data and pipelines are up to date.\n"
-    report = verify(small.open())
-    (finding,) = report.findings
-    assert finding.area is Area.CACHE
-    assert TABLE[2:] in finding.path
-    assert "made/table.csv" in finding.path
-    assert hashlib.md5(b"a,b\n1,3\n").hexdigest() in finding.wrong
-    assert "verify --repair" in finding.remedy
+def listing(study: Study) -> Path:
+    (path,) = (path for path in study.objects() if path.suffix == ".dir")
+    return path
 
 
-def test_a_remote_is_asked_for_every_object_and_read_only_on_demand(small: Small) -> None:
-    small.configure_remote()
-    assert verify(small.open(), rehash_remote=True).sound
-    overwrite(small.stored(TABLE), b"a,b\n1,3\n")
-    assert verify(small.open()).sound
-    (finding,) = verify(small.open(), rehash_remote=True).findings
-    assert (finding.area, small.stored(TABLE).name in finding.path) == (Area.REMOTE, True)
-    small.stored(TABLE).unlink()
-    (finding,) = verify(small.open()).findings
-    assert "is missing" in finding.wrong
-    assert small.stored(LISTING).exists()  # nothing was deleted in looking
+def add_remote(study: Study) -> None:
+    """A folder that holds everything, the default remote."""
+    shutil.copytree(study.root / ".dvc/cache", study.root / "../store")
+    config = "[core]\n    remote = store\n['remote \"store\"']\n    url = ../../store\n"
+    (study.root / ".dvc/config.local").write_text(config)
 
 
-def test_looking_at_corrupted_objects_deletes_none(small: Small) -> None:
-    """DVC's own check of an object that is not read-only deletes it where it is corrupted."""
-    small.configure_remote()
-    for path in (small.cached(TABLE), small.stored(TABLE)):
-        overwrite(path, b"other")
-        path.chmod(0o644)
-    before = small.bytes_of_all()
-    assert len(verify(small.open(), rehash_remote=True).findings) == 2
-    assert small.bytes_of_all() == before
+def quarantined(study: Study) -> list[bytes]:
+    return [content for path, content in contents(study).items() if "quarantine" in path.parts]
 
 
-def test_a_remote_with_nothing_there_is_a_finding_where_it_is_to_be_hashed(small: Small) -> None:
-    small.configure_remote()
-    small.store.rename(small.store.with_name("moved"))
-    report = verify(small.open())
-    assert report.findings == ()
-    assert any("the remote has nothing (nothing lies at" in note for note in report.notes)
-    (finding,) = verify(small.open(), rehash_remote=True).findings
-    assert (finding.area, finding.path) == (Area.REMOTE, "store")
-    assert "cannot be asked: nothing lies at" in finding.wrong
+def test_a_sound_study_is_sound_and_left_as_it_is(study: Study) -> None:
+    before = contents(study)
+    checked, found = verify_study(study.root)
+    assert found == []
+    assert (checked["cache"], checked["contents"]) == (len(study.objects()), len(MADE))
+    assert contents(study) == before
 
 
-def test_a_remote_of_a_kind_that_is_not_installed_is_a_finding(small: Small) -> None:
-    config = "[core]\n    remote = far\n['remote \"far\"']\n    url = hdfs://nowhere/at/all\n"
-    (small.root / ".dvc/config.local").write_text(config)
-    (finding,) = verify(small.open()).findings
-    assert finding.path == "far"
-    assert "hdfs" in finding.wrong
+KINDS = ("bit flip", "truncation", "missing", "extra", "swap")
 
 
-def test_an_output_that_is_missing_altogether_is_one_finding(small: Small) -> None:
-    for name in MADE:
-        (small.root / "made" / name).unlink()
-    report = verify(small.open())
-    assert places(report, Area.WORKSPACE) == ["made"]
-    assert "all of it is missing, 2 objects" in report.findings[0].wrong
+def corrupt(kind: str, file: Path, other: Path, draw: random.Random) -> list[Path]:
+    """Damage a file, or two; returns which."""
+    content = file.read_bytes()
+    place = draw.randrange(len(content))
+    if kind == "bit flip":
+        flipped = content[place] ^ (1 << draw.randrange(8))
+        overwrite(file, content[:place] + bytes([flipped]) + content[place + 1 :])
+    elif kind == "truncation":
+        overwrite(file, content[:place])
+    elif kind == "missing":
+        file.unlink()
+    elif kind == "extra":
+        file = file.with_name(f"{draw.randrange(16**30):030x}{file.suffix}")
+        file.write_bytes(b"{}")
+    else:
+        overwrite(file, other.read_bytes())
+        overwrite(other, content)
+        return [file, other]
+    return [file]
 
 
-def test_a_file_that_no_listing_names_is_a_finding(small: Small) -> None:
-    write(small.root / "made/extra.csv", b"c\n1\n")
-    write(small.root / "made/half.partial-7", b"")  # .dvcignore names it
-    assert places(verify(small.open()), Area.WORKSPACE) == ["made/extra.csv"]
+def test_each_of_200_random_corruptions_is_caught(study: Study) -> None:
+    draw, root = random.Random(0), study.root
+    kept = [root / "made" / name for name in MADE]
+    tracked = [root / name for name in ("figures/one.txt", "notes/one.txt", "notes/two.txt")]
+    objects = study.objects()
+    listings = [path for path in objects if path.suffix == ".dir"]
+    for kind, area in [*product(KINDS, (kept, tracked, objects, listings))] * 10:
+        file, before = draw.choice(area), contents(study)
+        others = objects if file in objects else kept + tracked
+        other = draw.choice([path for path in others if before[path] != before[file]])
+        damaged = corrupt(kind, file, other, draw)
+        told = "\n".join(finding.path for finding in findings(study))
+        for path in damaged:
+            top = path.relative_to(root).parts[0]  # git names the files in what it keeps
+            name = top if top in ("figures", "notes") else f"{path.parent.name}/{path.name}"
+            assert name in told, f"{kind} of {path}: {told}"
+            path.unlink(missing_ok=True)
+        for path in set(damaged) & before.keys():
+            path.write_bytes(before[path])
+            path.chmod(0o444 if path in objects else 0o644)
+    assert findings(study) == []
 
 
-def test_a_directory_in_a_files_place_is_a_finding(small: Small) -> None:
-    (small.root / "report.csv").unlink()
-    write(small.root / "report.csv/inside", b"")
-    report = verify(small.open())
-    assert places(report, Area.WORKSPACE) == ["report.csv", "report.csv/inside"]
+def test_what_is_not_as_it_was_made_is_named(study: Study) -> None:
+    overwrite(study.root / "made/table.csv", b"a,b\n1,3\n")
+    (study.root / "made/lines.jsonl").unlink()
+    write(study.root / "made", {"deep/extra.csv": b"", "half.partial-7": b""})
+    named = ["made/deep/extra.csv", "made/lines.jsonl", "made/table.csv"]
+    assert places(study, "workspace") == named
+    (study.root / "params.yaml").write_text("size: 3\n")
+    (study.root / "dvc.yaml").write_text(PIPELINE.replace("cp -R notes", "cp -RP notes"))
+    overwrite(study.root / "code.py", b"print('mace')\n")
+    named += ["code.py", "params.yaml", "tell"]
+    assert sorted(places(study, "workspace")) == sorted(named)
 
 
-def test_without_any_copy_of_a_listing_its_directory_is_a_finding(small: Small) -> None:
-    overwrite(small.cached(LISTING), b"[]")
-    overwrite(small.root / "made/table.csv", b"a,b\n")
-    report = verify(small.open())
-    assert places(report, Area.WORKSPACE) == ["made"]
-    assert "dvc repro --force --single-item make" in report.findings[0].remedy
-
-
-def test_a_listing_is_found_in_git_where_git_keeps_the_directory(small: Small) -> None:
-    overwrite(small.root / "figures/two.json", b"[]")
-    assert places(verify(small.open()), Area.WORKSPACE) == ["figures/two.json"]
-
-
-def test_an_old_listing_and_a_record_of_a_run_are_held_against_their_names(small: Small) -> None:
-    old = small.root / ".dvc/cache" / LISTING[:2] / LISTING[2:]
-    write(old, listing_bytes(md5s(MADE)))
-    record = {"cmd": "python make.py", "outs": [{"path": "made", "md5": LISTING, "size": 3}]}
-    without_size = {"cmd": "python make.py", "outs": [{"path": "made", "md5": LISTING}]}
-    name = hashlib.sha256(json.dumps(without_size, sort_keys=True).encode()).hexdigest()
-    run = small.root / ".dvc/cache/runs/ab/abc" / name
-    run.parent.mkdir(parents=True)
-    write_json(run, record)
-    assert verify(small.open()).sound
-    overwrite(old, b"[]")
-    run.write_text(run.read_text().replace("make.py", "fake.py"))
-    assert places(verify(small.open()), Area.CACHE) == [
-        f".dvc/cache/{LISTING[:2]}/{LISTING[2:]} (made/)",
-        f".dvc/cache/runs/ab/abc/{name}",
-    ]
-    run.write_bytes(b"\xff: [")
-    assert len(places(verify(small.open()), Area.CACHE)) == 2
-
-
-def test_a_listing_has_the_bytes_and_the_id_that_dvc_gives_it() -> None:
-    files = {"b/ü.csv": "1" * 32, "a.json": "2" * 32, "b.csv": "3" * 32}
-    tree = Tree()
-    for path, value in files.items():
-        tree.add(tuple(path.split("/")), None, HashInfo("md5", value))
-    tree.digest()
-    assert listing_bytes(files) == tree.as_bytes()
-    assert listing_oid(files) == tree.oid
-    assert parse_listing(listing_bytes(files), "somewhere") == files
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'[{"md5": "1", "relpath": "../../.ssh/authorized_keys"}]',
-        b'[{"md5": "1", "relpath": "/etc/passwd"}]',
-        b'[{"relpath": "a"}]',
-        b'{"relpath": "a"}',
-        b"not JSON",
-    ],
+WRONG_ADAPTERS = (
+    save(WEIGHTS)[:-1],
+    b"\xff" * 16,
+    save(WEIGHTS | {f"{LORA}.lora_A.weight": np.ones((3, 8))}),
+    save({name.replace("q_proj", "k_proj"): tensor for name, tensor in WEIGHTS.items()}),
+    *(
+        save(WEIGHTS | {f"{LORA}.lora_B.weight": np.full((4, 2), bad, dtype)})
+        for bad, dtype in product([np.inf, -np.inf, np.nan], ["f2", "f4", "f8"])
+    ),
 )
-def test_a_listing_that_names_other_things_than_files_below_is_refused(content: bytes) -> None:
-    with pytest.raises(InputError, match=r"the listing that dvc\.lock names"):
-        parse_listing(content, "made")
+BFLOAT16 = b'{"x":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
+WRONG = [
+    ("lines.jsonl", b'{"a": 1}\n{"a": \n'),
+    ("table.csv", b"a,\xff\n"),
+    ("adapter/adapter_config.json", b'{"r": 2'),
+    ("weights.safetensors", len(BFLOAT16).to_bytes(8, "little") + BFLOAT16 + b"\x80\x3f\x80\x7f"),
+    *(("adapter/adapter_model.safetensors", content) for content in WRONG_ADAPTERS),
+]
 
 
-def test_what_is_no_study_is_refused(tmp_path: Path, small: Small) -> None:
-    with pytest.raises(InputError, match="not inside of a DVC repository"):
-        open_study(tmp_path)
-    with pytest.raises(InputError, match=r"lies in the DVC repository|does not exist"):
-        open_study(small.root / "made")
-    (small.root / "dvc.lock").write_text("stages: [")
-    with pytest.raises(InputError, match=r"dvc\.lock"):
-        open_study(small.root)
-
-
-def test_the_command_prints_a_table_and_a_line_for_each_finding(small: Small) -> None:
-    command = ["verify", "--root", str(small.root)]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 0, result.output
-    assert "workspace: files of outputs" in result.output
-    overwrite(small.root / "figures/one.tsv", b"x\ty\n")
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1
-    assert "wrong  workspace: figures/one.tsv holds other bytes" in result.output
-    result = CliRunner().invoke(app, [*command, "--repair"])
-    assert result.exit_code == 0, result.output
-    assert "repaired  figures/one.tsv: brought back from git" in result.output
-    assert (small.root / "figures/one.tsv").read_text() == FIGURES["one.tsv"]
-
-
-def test_the_command_refuses_what_is_no_study(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["verify", "--root", str(tmp_path)])
-    assert result.exit_code == 1
-    assert "remedy:" in result.output
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        "url = ssh://127.0.0.1:9/far\n    keyfile = /nowhere/key",
-        f"url = webdav://alice:{PASSWORD}@127.0.0.1:9/far",
-    ],
-)
-def test_a_remote_that_cannot_be_asked_is_a_finding_without_its_password(
-    small: Small, settings: str
+@pytest.mark.parametrize(("name", "content"), WRONG)
+def test_what_was_made_wrong_is_found_though_its_bytes_are_right(
+    new_study: Callable[[Files], Study], name: str, content: bytes
 ) -> None:
-    config = f"[core]\n    remote = far\n['remote \"far\"']\n    {settings}\n"
-    (small.root / ".dvc/config.local").write_text(config)
-    (finding,) = verify(small.open()).findings
-    assert (finding.area, finding.path) == (Area.REMOTE, "far")
-    assert "cannot be asked" in finding.wrong
-    assert PASSWORD not in finding.wrong
+    study = new_study(MADE | {name: content})
+    found = findings(study)
+    assert {finding.area for finding in found} == {"contents"}
+    assert f"made/{name}" in {finding.path for finding in found}
 
 
-def test_a_remote_that_is_not_configured_cannot_be_hashed(small: Small) -> None:
-    (finding,) = verify(small.open(), rehash_remote=True).findings
-    assert "no remote is configured" in finding.wrong
+def test_a_repair_takes_objects_from_files_and_files_from_objects(study: Study) -> None:
+    before = contents(study)
+    damaged = study.object(MADE["table.csv"])
+    overwrite(damaged, b"a,b\n1,3\n")
+    (finding,) = findings(study)
+    assert (finding.area, damaged.name in finding.path) == ("cache", True)
+    overwrite(study.root / "made/adapter/adapter_config.json", b"other")
+    (study.root / "made/lines.jsonl").unlink()
+    assert findings(study, repair=True) == []
+    assert before.items() <= contents(study).items()
+    assert sorted(quarantined(study)) == [b"a,b\n1,3\n", b"other"]
+    listing(study).unlink()
+    assert findings(study, repair=True) == []
 
 
-def test_where_git_cannot_say_what_is_committed_the_study_is_refused(small: Small) -> None:
-    (small.root / ".git/index").write_bytes(b"not an index")
-    with pytest.raises(InputError, match="which git may read"):
-        verify(small.open())
+def test_a_repair_brings_back_everything_from_the_remote(study: Study) -> None:
+    add_remote(study)
+    shutil.rmtree(study.root / ".dvc/cache")
+    shutil.rmtree(study.root / "made")
+    assert findings(study, repair=True, remote=True) == []
+    assert (study.root / "made/table.csv").read_bytes() == MADE["table.csv"]
+
+
+def test_a_repair_neither_deletes_nor_puts_damaged_bytes_in_place(study: Study) -> None:
+    add_remote(study)
+    table = study.root / "made/table.csv"
+    for place in (
+        table,
+        study.object(MADE["table.csv"]),
+        study.object(MADE["table.csv"], "../store"),
+    ):
+        overwrite(place, b"damaged")
+    found = findings(study, repair=True)
+    assert {finding.area for finding in found} == {"cache", "workspace"}
+    assert all("made/table.csv" in finding.path for finding in found)
+    assert table.read_bytes() == b"damaged"
+    assert quarantined(study) == [b"damaged"]
+    made = {name: (study.root / "made" / name).read_bytes() for name in MADE}
+    assert made == {**MADE, "table.csv": b"damaged"}
+
+
+def test_a_listing_that_names_files_outside_of_its_directory_leads_nowhere(study: Study) -> None:
+    secret = study.root / "../secret"
+    secret.write_text("mine")
+    hostile = json.dumps([{"md5": md5(b"theirs"), "relpath": "../../secret"}]).encode()
+    lock = (study.root / "dvc.lock").read_text()
+    (study.root / "dvc.lock").write_text(
+        lock.replace(md5(listing(study).read_bytes()), md5(hostile))
+    )
+    places = {
+        study.object(b"theirs"): b"theirs",
+        study.object(hostile).with_suffix(".dir"): hostile,
+    }
+    write(study.root, {str(path): content for path, content in places.items()})
+    assert findings(study, repair=True) != []
+    assert secret.read_text() == "mine"
+
+
+def test_what_the_remote_lacks_or_holds_damaged_is_named(study: Study) -> None:
+    assert places(study, "remote", remote=True) == ["none"]
+    add_remote(study)
+    assert findings(study, remote=True) == []
+    before = contents(study)
+    damaged, gone = (study.object(MADE[name], "../store") for name in ("table.csv", "lines.jsonl"))
+    listed = study.object(listing(study).read_bytes(), "../store").with_suffix(".dir")
+    overwrite(damaged, b"a,b\n1,3\n")
+    overwrite(listed, b"[]")
+    gone.unlink()
+    named = {f"{path.parent.name}/{path.name}" for path in (damaged, gone, listed)}
+    assert {path.split(" ")[0] for path in places(study, "remote", remote=True)} == named
+    assert damaged.read_bytes() == b"a,b\n1,3\n"
+    assert before.items() <= contents(study).items()
+    shutil.rmtree(study.root / "../store")
+    assert places(study, "remote", remote=True) == ["store"]
+
+
+def test_what_is_no_study_is_refused(tmp_path: Path, study: Study) -> None:
+    (study.root / "dvc.lock").write_text("stages: [")
+    for root in (tmp_path, study.root / "made", study.root):
+        with pytest.raises(InputError):
+            verify_study(root)
+
+
+def test_the_command_exits_with_0_only_if_all_holds(study: Study) -> None:
+    command = ["verify", "--root", str(study.root)]
+    overwrite(study.root / "made/table.csv", b"a,b\n1,3\n")
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert "made/table.csv" in result.output
+    assert CliRunner().invoke(app, [*command, "--repair"]).exit_code == 0
+    assert CliRunner().invoke(app, ["verify", "--root", "/"]).exit_code == 1

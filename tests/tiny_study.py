@@ -1,57 +1,85 @@
-"""The study on a tiny model, run in two clones that share nothing; once for all tests."""
+"""The study on a tiny model, in a clone: run once for all tests that start DVC."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-from reliability.clones import (
-    ELSEWHERE,
-    HERE,
-    LOCK,
-    TINY,
-    Clone,
-    commit,
-    finished,
-    make_clone,
-    stages_run,
-)
-from reliability.injection import noting_unpickled
+from reproduction import HERE, TINY, environment, prepare
+from study import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["ROOT", "Clone", "make_clone", "tiny_clone"]
+SETTINGS: dict[str, Any] = {**TINY, "runs.seeds": [0]}
+IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "Test"), ("EMAIL", "test@example.org"))
+}
 
 
 @dataclass(frozen=True)
-class FirstRuns:
-    """The study in two clones that differ in path, hash seed, time zone, locale and home.
+class Clone:
+    """A clone of the study; the folder that holds it is its home."""
 
-    Attributes:
-        stages: the stages that were run in the first.
-        unpickled: where every class is noted that a process of the second unpickled.
-    """
+    root: Path
 
-    clone: Clone
-    other: Clone
-    stages: set[str]
-    unpickled: Path
+    def start(self, *command: str, **variables: str) -> subprocess.Popen[str]:
+        """Start a command, the leader of its own process group, its output in one pipe."""
+        return subprocess.Popen(
+            command,
+            cwd=self.root,
+            env={**environment(self.root.parent, HERE), **IDENTITY, **variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+
+    def run(self, *command: str, **variables: str) -> str:
+        """The output of a command that succeeds."""
+        return self._ended(self.start(*command, **variables), fails=False)
+
+    def fail(self, *command: str, **variables: str) -> str:
+        """The output of a command that ends with an error of its own."""
+        return self._ended(self.start(*command, **variables), fails=True)
+
+    @staticmethod
+    def _ended(process: subprocess.Popen[str], fails: bool) -> str:
+        output, _ = process.communicate()
+        expected = process.returncode > 0 if fails else process.returncode == 0
+        assert expected, f"{process.args} ended with {process.returncode}:\n{output}"
+        return output
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", "The study")
+
+    def copy(self, home: Path) -> Clone:
+        """The same study with a cache and a home of its own."""
+        return Clone(Path(shutil.copytree(self.root, home / "study", symlinks=True)))
 
     @property
-    def locks(self) -> list[str]:
-        clones = (self.clone, self.other)
-        return [(each.root / LOCK).read_text(encoding="utf-8") for each in clones]
+    def lock(self) -> str:
+        return (self.root / "dvc.lock").read_text(encoding="utf-8")
+
+
+def make_clone(root: Path) -> Clone:
+    """A clone without results, its params those of a tiny study, committed."""
+    clone = Clone(prepare(root, SETTINGS))
+    clone.run("git", "remote", "remove", "origin")
+    clone.commit()
+    return clone
 
 
 @pytest.fixture(scope="session")
-def first_runs(tmp_path_factory: pytest.TempPathFactory) -> FirstRuns:
-    """Tests may change ``clone``, if they leave it as they found it, and never ``other``."""
-    log = tmp_path_factory.mktemp("log") / "unpickled.txt"
-    clone, other = (
-        make_clone(ROOT, tmp_path_factory.mktemp(name) / world.folder, TINY, world)
-        for name, world in (("here", HERE), ("elsewhere", ELSEWHERE))
-    )
-    both = [each.start("dvc", "repro") for each in (clone, noting_unpickled(other, log))]
-    output, _ = map(finished, both)
-    for each in (clone, other):
-        commit(each)
-    return FirstRuns(clone, other, stages_run(output), log)
+def tiny_clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """The tiny study, run and committed. A test that changes anything takes a copy."""
+    clone = make_clone(tmp_path_factory.mktemp("tiny") / "study")
+    clone.run("dvc", "repro")
+    clone.commit()
+    return clone

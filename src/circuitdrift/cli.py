@@ -13,14 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from circuitdrift import paths
-from circuitdrift.config.params import Params
-from circuitdrift.constraints import load_constraints, make_prompts
-from circuitdrift.dataset import Prompt
-from circuitdrift.errors import InputError
-from circuitdrift.preflight import check_study
-from circuitdrift.storage import commands as storage_commands
-from circuitdrift.verify_command import verify
+from circuitdrift.check import check_study
+from circuitdrift.core import paths
+from circuitdrift.core.errors import InputError
+from circuitdrift.core.prompts import Prompt
+from circuitdrift.data.constraints import load_constraints, make_prompts
+from circuitdrift.params import Params
+from circuitdrift.verify import verify
 
 app = typer.Typer(
     help="What fine-tuning changes inside a language model, measured as circuits.",
@@ -66,35 +65,50 @@ def sweep(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="List the experiments and run none.")
     ] = False,
+    summary: Annotated[
+        bool,
+        typer.Option("--summary", help="Run none; write reports/scaling from what is finished."),
+    ] = False,
 ) -> None:
     """Run the experiments of sweep.yaml that are not finished, through DVC's queue.
 
     Ctrl-C stops it and its workers; called again it goes on. Exits with 1 if an experiment failed
     or the input is refused.
     """
-    from circuitdrift.sweeps import command  # seconds of imports that `check` has no use for
-
     with _refusals_shown():
-        raise typer.Exit(command.sweep_study(root, workers, dry_run))
+        if summary:
+            from circuitdrift.sweep.summary import PAGE, summarise
+
+            n = summarise(root)
+            Console().print(f"{n} experiments: {(root / PAGE).as_posix()}", soft_wrap=True)
+        else:
+            _run_sweep(root, workers, dry_run)
 
 
-@app.command()
-def scaling(
-    root: Root = Path(),
-    partial: Annotated[
-        bool, typer.Option("--partial", help="Report on what is finished, though not all is.")
-    ] = False,
-) -> None:
-    """Compare the experiments of sweep.yaml: tables, figures and a page in reports/scaling.
+def _run_sweep(root: Path, workers: int | None, dry_run: bool) -> None:
+    from circuitdrift.sweep.plan import fitting_workers, load_sweep
+    from circuitdrift.sweep.queue import finished, run
 
-    Runs no experiment (`make sweep` does): reads what DVC keeps of each.
-    """
-    from circuitdrift.scaling import command  # a second of imports that `check` has no use for
-
-    with _refusals_shown():
-        n_experiments = command.report_scaling(root, partial)
-    page = (root / command.PAGE).as_posix()
-    Console().print(f"reported on {n_experiments} experiments: {page}", soft_wrap=True)
+    plan = load_sweep(root)
+    if dry_run:
+        commits = finished(root, plan.experiments)
+        table = Table("experiment", "arms", "finished as")
+        for experiment in plan.experiments:
+            commit = commits.get(experiment.name)
+            revision = commit.revision[:7] if commit else ""
+            table.add_row(experiment.name, ", ".join(plan.arms_with(experiment.name)), revision)
+        Console().print(table)
+        return
+    try:
+        failed = run(root, plan.experiments, workers or fitting_workers(plan))
+    except KeyboardInterrupt:
+        Console().print("stopped; the same command goes on from here")
+        raise typer.Exit(130) from None
+    for name, log in failed.items():
+        Console().print(Text(f"\n{name} failed. The end of its log:\n{log}"), soft_wrap=True)
+    if failed:
+        raise typer.Exit(1)
+    Console().print(f"all {len(plan.experiments)} experiments are finished")
 
 
 def _summary(params: Params, prompts: list[Prompt]) -> Table:
@@ -117,5 +131,4 @@ def _summary(params: Params, prompts: list[Prompt]) -> Table:
     return table
 
 
-app.command()(verify)
-storage_commands.register(app)
+app.command()(_refusals_shown()(verify))

@@ -1,37 +1,41 @@
-"""What a model has learned and forgotten: every prompt answered, one row each.
+"""What a model has learned and forgotten: every prompt answered, one row of measures each.
 
-Discovery prompts are not asked: circuits are found on them, and what was learned is told by the
-evaluation prompts.
+Logits come in float32; every sum over the vocabulary is taken in float64. Discovery prompts are not
+asked: circuits are found on them, and what was learned is told by the evaluation prompts.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from torch.nn import functional
 
-from circuitdrift.dataset import Prompt
-from circuitdrift.encoding import Encoded, encode
-from circuitdrift.forward_pass import Question, Reading, read
-from circuitdrift.measures import (
-    MEASURES,
-    activation_distance,
-    answer_measures,
-    kl_divergence,
-    log_probabilities,
-    phrase_measures,
-    summed_probability,
-    token_log_probabilities,
-)
+from circuitdrift.core.files import replacing
+from circuitdrift.core.prompts import Prompt
 from circuitdrift.models.loading import single_token_id
+from circuitdrift.models.reading import Encoded, Question, Reading, encode, read
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 Measures = dict[str, float]
-PromptEnds = Mapping[str, Reading]
+PromptEnds = Mapping[str, Reading]  # by id, what a model made of the last token of a prompt
+
+READINGS_FILE = "readings.safetensors"  # of the base model, beside its table
+
+MEASURES = (
+    *("p", "rank", "log_odds", "target", "correct_in_type", "top1"),
+    *("false_positive", "loss", "kl_to_base", "activation_distance"),
+)
 
 # The roles that one token answers, or should not (unseen words), and all that are asked.
 NEXT_TOKEN_ROLES = ("evaluation", "unseen")
@@ -50,15 +54,87 @@ HEADLINES = {
 }
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """Which model a table's rows are of."""
+def log_probabilities(logits: Tensor) -> Tensor:
+    """ln of the next token's distribution, in nats and float64, same shape as ``logits``."""
+    return logits.double().log_softmax(-1)
 
-    run: str
-    condition: str
-    seed: int
-    checkpoint: str
-    step: int
+
+def answer_measures(log_p: Tensor, answer: int, others: Sequence[int]) -> dict[str, float]:
+    """Measures of a one-token answer.
+
+    Args:
+        log_p: log-probabilities ``[vocabulary]`` of the token after the prompt.
+        answer: id of the right answer.
+        others: ids of the other answers of its type; empty where there are none, as in a control
+            prompt, and then the measures against them are left out.
+
+    Returns:
+        p: probability of the answer.
+        rank: 1 for the likeliest token of the vocabulary; ties count in the answer's favour.
+        log_odds: ln(p / (1 - p)), in nats; against the log-sum-exp of the rest, which stays exact
+            where p rounds to 1.
+        top1: 1 if no token is likelier, else 0.
+        target: the answer's logit minus the mean logit of the others.
+        correct_in_type: 1 if the answer's logit is above each other's, else 0.
+    """
+    rest = log_p.clone()
+    rest[answer] = -math.inf
+    rank = 1 + int((log_p > log_p[answer]).sum())
+    measures = {
+        "p": float(log_p[answer].exp()),
+        "rank": float(rank),
+        "log_odds": float(log_p[answer] - rest.logsumexp(-1)),
+        "top1": float(rank == 1),
+    }
+    if others:
+        rivals = log_p[list(others)]
+        measures["target"] = float(log_p[answer] - rivals.mean())
+        measures["correct_in_type"] = float(log_p[answer] > rivals.max())
+    return measures
+
+
+def summed_probability(log_p: Tensor, answers: Sequence[int]) -> float:
+    """Probability that the next token is one of ``answers``; ``log_p`` is ``[vocabulary]``."""
+    return float(log_p[list(answers)].exp().sum())
+
+
+def phrase_measures(answer: float, others: Sequence[float]) -> dict[str, float]:
+    """Measures of an answer of several tokens, from total log-probabilities in nats.
+
+    Rank and the logits' measures are not defined for it; see :func:`answer_measures`.
+    """
+    return {"p": math.exp(answer), "correct_in_type": float(answer > max(others))}
+
+
+def token_log_probabilities(logits: Tensor, ids: Tensor) -> Tensor:
+    """Log-probability in nats of each token under the logits before it: ``[n_tokens]``.
+
+    Args:
+        logits: ``[n_tokens, vocabulary]``; a row predicts the token of the same index.
+        ids: ``[n_tokens]``.
+    """
+    exact = logits.double()
+    return exact.gather(-1, ids[:, None]).squeeze(-1) - exact.logsumexp(-1)
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) in nats ``[n]``, from log-probabilities ``[n, vocabulary]`` of finite logits."""
+    return functional.kl_div(log_q, log_p, reduction="none", log_target=True).sum(-1)
+
+
+def activation_distance(a: Tensor, b: Tensor) -> Tensor:
+    """1 - cosine similarity of residual streams, mean over layers: ``[n_prompts]``, from 0 to 2.
+
+    The cosine, not the relative L2 distance: whatever reads the residual stream first divides it
+    by its own root mean square, so that a change of its length alone changes nothing downstream,
+    and layers count alike however large their streams are. Computed as half the squared distance
+    of the unit vectors, which is the same number and exactly 0 where nothing changed.
+
+    Args:
+        a, b: ``[n_prompts, n_layers, d_model]``.
+    """
+    apart = functional.normalize(a.double(), dim=-1) - functional.normalize(b.double(), dim=-1)
+    return apart.square().sum(-1).mean(-1) / 2
 
 
 def read_prompt_ends(
@@ -66,12 +142,31 @@ def read_prompt_ends(
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[Prompt],
     batch_size: int,
-) -> dict[str, Reading]:
-    """By id, what the model makes of the last token of each evaluation and unseen-word prompt."""
+) -> PromptEnds:
+    """What the model makes of the last token of each evaluation and unseen-word prompt."""
     asked = [prompt for prompt in prompts if prompt.role in NEXT_TOKEN_ROLES]
     ids = [encode(tokenizer, prompt.text, (0, 0)).ids for prompt in asked]
     questions = [Question(text, range(len(text) - 1, len(text))) for text in ids]
     return {asked[index].id: reading for index, reading in read(model, questions, batch_size)}
+
+
+def save_prompt_ends(ends: PromptEnds, path: Path) -> None:
+    """Write readings as ``logits [n_prompts, vocabulary]``, ``residual [n_prompts, n_layers,
+    d_model]``, and the prompts' ids in the metadata."""
+    tensors = {
+        part: torch.cat([getattr(ends[name], part) for name in sorted(ends)])
+        for part in ("logits", "residual")
+    }
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"prompts": json.dumps(sorted(ends))})
+
+
+def load_prompt_ends(path: Path) -> PromptEnds:
+    """Inverse of :func:`save_prompt_ends`."""
+    with safe_open(path, framework="pt") as file:
+        names = json.loads(file.metadata()["prompts"])
+        logits, residual = (file.get_tensor(part).split(1) for part in ("logits", "residual"))
+    return {name: Reading(*parts) for name, *parts in zip(names, logits, residual, strict=True)}
 
 
 def evaluate_model(
@@ -79,22 +174,20 @@ def evaluate_model(
     tokenizer: PreTrainedTokenizerFast,
     prompts: Sequence[Prompt],
     batch_size: int,
-    base: PromptEnds | None,
+    *,
+    ends: PromptEnds,
+    base: PromptEnds,
 ) -> pd.DataFrame:
     """One row per prompt asked: its id, role, type and word, and its measures, NaN where undefined.
 
     Args:
-        base: :func:`read_prompt_ends` of the base model; None where ``model`` is the base model.
-
-    Raises:
-        InputError: if an answer to an evaluation or unseen-word prompt is not one token.
+        ends, base: :func:`read_prompt_ends` of the model and of the base model.
     """
     asked = [prompt for prompt in prompts if prompt.role in ROLES]
     by_role = {role: [prompt for prompt in asked if prompt.role == role] for role in ROLES}
     next_token = [prompt for role in NEXT_TOKEN_ROLES for prompt in by_role[role]]
-    ends = read_prompt_ends(model, tokenizer, next_token, batch_size)
     measured = {
-        **_measure_next_token(tokenizer, next_token, batch_size, ends, base or ends),
+        **_measure_next_token(tokenizer, next_token, batch_size, ends, base),
         **_measure_controls(model, tokenizer, by_role["control"], batch_size),
         **_measure_reverse(model, tokenizer, by_role["reverse"], batch_size),
     }
@@ -109,11 +202,6 @@ def evaluate_model(
         for prompt in asked
     ]
     return pd.DataFrame(rows)
-
-
-def identified(table: pd.DataFrame, model: Evaluated) -> pd.DataFrame:
-    """The table with the model's name in front of every row."""
-    return pd.DataFrame(vars(model), index=table.index).join(table)
 
 
 def headline(table: pd.DataFrame) -> dict[str, Measures]:

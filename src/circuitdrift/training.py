@@ -6,7 +6,7 @@ import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from dvclive import Live
@@ -21,15 +21,16 @@ from transformers import (
     TrainingArguments,
 )
 
-from circuitdrift.artifacts import write_json
-from circuitdrift.config.train import Train
-from circuitdrift.dataset import Example
-from circuitdrift.encoding import encode, pad_right, padded_inputs
-from circuitdrift.errors import InputError, Problem
-from circuitdrift.forward_pass import unembed
-from circuitdrift.identifiers import checkpoint_name
+from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.files import write_json
+from circuitdrift.core.prompts import Example
+from circuitdrift.core.study import checkpoint_name
 from circuitdrift.models.loading import single_token_id
 from circuitdrift.models.lora import save_adapter
+from circuitdrift.models.reading import encode, pad_right, padded_inputs, unembed
+
+if TYPE_CHECKING:
+    from circuitdrift.params import Train
 
 IGNORED = -100  # the label that cross-entropy skips
 
@@ -168,10 +169,6 @@ def train(
         seed: of the order of the examples and of dropout.
         checkpoints: directory that gets one adapter directory per checkpoint.
         log: directory of DVCLive.
-
-    Raises:
-        InputError: if a sentence does not hold its meaning as one token, or a checkpoint is due
-            before any step has changed the weights.
     """
     rows = [encode_example(tokenizer, example, settings.loss_on) for example in examples]
     total = total_steps(len(examples), settings.batch_size, settings.epochs)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from circuitdrift.attribution.linear_model import LinearModel
-from circuitdrift.features.half_rule import half_rule_gradients
+from circuitdrift.attribution.neurons import half_rule_gradients
 from circuitdrift.models.architecture import mlp_activation
 
 
@@ -35,7 +35,6 @@ def effects(linear: LinearModel, directions: Tensor) -> Effects:
     """Effects of all neurons and tokens on the targets.
 
     Args:
-        linear: a model frozen on prompts.
         directions: of each target in the final norm's output ``[n_prompts, n_targets, d_model]``.
     """
     gradient = linear.inject_targets(directions)
@@ -53,12 +52,12 @@ def effects(linear: LinearModel, directions: Tensor) -> Effects:
 
 def _through_neurons(linear: LinearModel, layer: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
     """Score a layer's neurons, and carry the gradient through them to the residual stream."""
-    mlp = linear.block(layer).mlp
-    frozen = linear.frozen.layers[layer]
-    phi = mlp_activation(mlp)
-    per_unit = linear.through_post_mlp_norm(layer, gradient) @ mlp.down_proj.weight.detach()
-    by_gate, by_up = half_rule_gradients(frozen.gate, frozen.up, phi)
-    scores = per_unit * (phi(frozen.gate) * frozen.up).unsqueeze(1)
+    mlp, frozen = linear.block(layer).mlp, linear.frozen.layers[layer]
+    if frozen.after_mlp is not None:
+        gradient = gradient * frozen.after_mlp.unsqueeze(1)
+    per_unit = gradient @ mlp.down_proj.weight.detach()
+    by_gate, by_up = half_rule_gradients(frozen.gate, frozen.up, mlp_activation(mlp))
     through = (per_unit * by_gate.unsqueeze(1)) @ mlp.gate_proj.weight.detach()
     through += (per_unit * by_up.unsqueeze(1)) @ mlp.up_proj.weight.detach()
-    return scores, linear.through_pre_mlp_norm(layer, through)
+    scores = per_unit * frozen.activation.unsqueeze(1)
+    return scores, through * frozen.before_mlp.unsqueeze(1)

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from circuitdrift.errors import InputError, Problem
-from circuitdrift.identifiers import SEGMENTS
-from circuitdrift.interventions.prompts import TargetPrompt, aligned_positions, counterparts
-from circuitdrift.interventions.runs import Edit, Recording, Trial, record, results
-from circuitdrift.unit_circuits import at_positions, segment_indices
+from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.prompts import TracedPrompt
+from circuitdrift.core.study import SEGMENTS
+from circuitdrift.interventions.hooks import Edit, Recording, Trial, record, results
+from circuitdrift.interventions.units import at_positions, segment_indices
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MEAN = "mean"
 COUNTERFACTUAL = "counterfactual"
@@ -27,28 +30,20 @@ ABLATIONS = (COUNTERFACTUAL, MEAN)
 
 @dataclass(frozen=True)
 class Subject:
-    """A model that circuits are tested in.
-
-    Attributes:
-        prompts: those that it is tested on.
-        recording: of these prompts with nothing ablated.
-        means: the units' ``[n_layers, n_segments, d_mlp]``; NaN for a segment that no discovery
-            prompt has.
-        values: by ablation, what each prompt's activations are set to, shaped as they are.
-        empty: by ablation, the targets with every neuron ablated, logits ``[n_prompts]``.
-    """
+    """A model that circuits are tested in."""
 
     model: PreTrainedModel
-    prompts: tuple[TargetPrompt, ...]
-    recording: Recording
-    means: Tensor
-    values: Mapping[str, tuple[Tensor, ...]]
-    empty: Mapping[str, Tensor]
+    prompts: tuple[TracedPrompt, ...]  # those that it is tested on
+    recording: Recording  # of these prompts with nothing ablated
+    means: Tensor  # segment_means of the discovery prompts [n_layers, n_segments, d_mlp]
+    values: Mapping[str, tuple[Tensor, ...]]  # by ablation, what each prompt's activations become
+    empty: Mapping[str, list[float]]  # by ablation, the targets with every neuron ablated, logits
+    batch_size: int
 
     @property
-    def full(self) -> Tensor:
-        """The targets with nothing ablated, logits ``[n_prompts]``."""
-        return self.recording.targets
+    def full(self) -> list[float]:
+        """The targets with nothing ablated, logits."""
+        return self.recording.targets.tolist()
 
     @property
     def shortest_first(self) -> list[int]:
@@ -58,36 +53,28 @@ class Subject:
 
 def prepare(
     model: PreTrainedModel,
-    discovery: Sequence[TargetPrompt],
-    prompts: Sequence[TargetPrompt],
+    discovery: Sequence[TracedPrompt],
+    prompts: Sequence[TracedPrompt],
     batch_size: int,
 ) -> Subject:
-    """Record what ablation needs of ``model``.
-
-    Raises:
-        InputError: if a prompt has a segment that no discovery prompt has.
-        ValueError: if a prompt lacks its counterfactual among ``prompts``.
-    """
+    """Record what ablation needs of ``model``."""
     recording = record(model, prompts, batch_size)
     means = segment_means(record(model, discovery, batch_size), discovery)
     values = {
         COUNTERFACTUAL: counterfactual_values(recording, prompts),
         MEAN: mean_values(means, prompts),
     }
-    return Subject(
-        model=model,
-        prompts=tuple(prompts),
-        recording=recording,
-        means=means,
-        values=values,
-        empty={
-            ablation: _all_ablated(model, prompts, values[ablation], batch_size)
-            for ablation in ABLATIONS
-        },
-    )
+    empty = {}
+    for ablation in ABLATIONS:
+        trials: Iterator[Trial] = (
+            ({}, Edit(prompt, torch.ones_like(value, dtype=torch.bool), value))
+            for prompt, value in zip(prompts, values[ablation], strict=True)
+        )
+        empty[ablation] = [row["empty"] for row in results(model, trials, "empty", batch_size)]
+    return Subject(model, tuple(prompts), recording, means, values, empty, batch_size)
 
 
-def segment_means(recording: Recording, prompts: Sequence[TargetPrompt]) -> Tensor:
+def segment_means(recording: Recording, prompts: Sequence[TracedPrompt]) -> Tensor:
     """Mean activation of every unit over all tokens of its segment
     ``[n_layers, n_segments, d_mlp]``; NaN for a segment that no prompt has."""
     activations = torch.cat(recording.activations, dim=1)
@@ -97,7 +84,7 @@ def segment_means(recording: Recording, prompts: Sequence[TargetPrompt]) -> Tens
     return total / torch.bincount(index, minlength=len(SEGMENTS)).view(-1, 1)
 
 
-def mean_values(means: Tensor, prompts: Sequence[TargetPrompt]) -> tuple[Tensor, ...]:
+def mean_values(means: Tensor, prompts: Sequence[TracedPrompt]) -> tuple[Tensor, ...]:
     """The means in each prompt's places, each ``[n_layers, n_positions, d_mlp]``.
 
     Raises:
@@ -109,11 +96,11 @@ def mean_values(means: Tensor, prompts: Sequence[TargetPrompt]) -> tuple[Tensor,
         if values.isnan().any()
     }
     for prompt in prompts:
-        if found := sorted(lacking.intersection(prompt.segments)):
+        if segments := sorted(lacking.intersection(prompt.segments)):
             raise InputError(
                 Problem(
                     where="params.yaml: attribution.discovery_prompts_per_word",
-                    got=f"discovery prompts without {found[0]!r}, which {prompt.id} has",
+                    got=f"discovery prompts without {segments[0]!r}, which {prompt.id} has",
                     rule="mean ablation takes each part of a prompt from the discovery prompts",
                     remedy="raise it, or change the templates in data/constraints.yaml",
                 )
@@ -122,29 +109,62 @@ def mean_values(means: Tensor, prompts: Sequence[TargetPrompt]) -> tuple[Tensor,
 
 
 def counterfactual_values(
-    recording: Recording, prompts: Sequence[TargetPrompt]
+    recording: Recording, prompts: Sequence[TracedPrompt]
 ) -> tuple[Tensor, ...]:
     """The counterparts' activations in each prompt's places, each ``[n_layers, n_positions,
-    d_mlp]``.
-
-    Raises:
-        ValueError: if a prompt lacks its counterpart among ``prompts``.
-    """
+    d_mlp]``."""
     return tuple(
         recording.activations[other][:, aligned_positions(prompt, prompts[other])]
         for prompt, other in zip(prompts, counterparts(prompts), strict=True)
     )
 
 
-def _all_ablated(
-    model: PreTrainedModel,
-    prompts: Sequence[TargetPrompt],
-    values: Sequence[Tensor],
-    batch_size: int,
-) -> Tensor:
-    trials: Iterator[Trial] = (
-        ({}, Edit(prompt, torch.ones_like(value, dtype=torch.bool), value))
-        for prompt, value in zip(prompts, values, strict=True)
+def counterparts(prompts: Sequence[TracedPrompt]) -> list[int]:
+    """Index of each prompt's counterfactual: its template with the next word of its type.
+
+    Words follow each other as in ``prompts``, the first after the last.
+
+    Raises:
+        ValueError: if that prompt is missing, or the type has no other word.
+    """
+    place = {(prompt.type, prompt.word, prompt.template): i for i, prompt in enumerate(prompts)}
+    words: dict[str | None, dict[str | None, None]] = {}
+    for prompt in prompts:
+        words.setdefault(prompt.type, {})[prompt.word] = None
+    others = []
+    for prompt in prompts:
+        of_type = list(words[prompt.type])
+        other = of_type[(of_type.index(prompt.word) + 1) % len(of_type)]
+        key = (prompt.type, other, prompt.template)
+        if other == prompt.word or key not in place:
+            raise ValueError(f"{prompt.id} has no counterpart with another word of its type")
+        others.append(place[key])
+    return others
+
+
+def aligned_positions(prompt: TracedPrompt, other: TracedPrompt) -> list[int]:
+    """For each token of ``prompt`` the position of ``other`` that corresponds to it.
+
+    What comes before the word is counted from the start, the word and what follows from the end. A
+    word with fewer tokens gives its first again. So does the last token before the word: a
+    tokenizer may join the space before one word to it and leave it alone before another. Where a
+    prompt ends in its word, the last token is the word's.
+
+    Raises:
+        ValueError: if the prompts do not share a template.
+    """
+    before, other_before = (
+        sum(segment in ("start", "before word") for segment in one.segments)
+        for one in (prompt, other)
     )
-    rows = results(model, trials, "empty", batch_size)
-    return torch.tensor([row["empty"] for row in rows])
+    if abs(before - other_before) > 1 or (
+        prompt.segments.count("after word") != other.segments.count("after word")
+    ):
+        raise ValueError(f"{prompt.id} and {other.id} do not share a template")
+    shift = len(other.tokens) - len(prompt.tokens)
+    return [
+        min(position, max(other_before - 1, 0))
+        if position < before
+        else max(position + shift, other_before)
+        for position in range(len(prompt.tokens))
+    ]

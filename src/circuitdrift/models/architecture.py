@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+if TYPE_CHECKING:  # compare reads the table and imports no torch
+    from torch import Tensor
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,6 @@ class Architecture:
     norm_offset: float
     hook_input: str = "mlp.hook_in"
     hook_output: str = "hook_mlp_out"
-
-    @property
-    def norms(self) -> tuple[str, ...]:
-        """The norms that a layer has."""
-        names = (
-            self.pre_attention_norm,
-            self.post_attention_norm,
-            self.pre_mlp_norm,
-            self.post_mlp_norm,
-        )
-        return tuple(name for name in names if name is not None)
 
 
 _GEMMA = Architecture(
@@ -108,7 +97,7 @@ def norm_epsilon(norm: Any) -> float:
 
 def rms_scale(x: Tensor, epsilon: float) -> Tensor:
     """1 / root mean square over the last axis, kept: ``[..., d_model]`` -> ``[..., 1]``."""
-    return torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + epsilon)
+    return (x.float().pow(2).mean(-1, keepdim=True) + epsilon).rsqrt()
 
 
 def mlp_activation(mlp: Any) -> Callable[[Tensor], Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 
 import torch
@@ -13,7 +12,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from circuitdrift.errors import InputError, Problem
+from circuitdrift.core.errors import InputError, Problem
 
 
 def use_threads(n: int) -> None:
@@ -25,17 +24,7 @@ def use_threads(n: int) -> None:
 
 
 def load_model(directory: Path) -> PreTrainedModel:
-    """Load a causal language model in float32 for evaluation.
-
-    Attention is the eager implementation, the one that exposes its patterns. Models that nobody
-    holds any more are freed first.
-
-    Raises:
-        InputError: if ``directory`` holds no model.
-    """
-    # transformers leaves each layer whose states or attention patterns it was asked for with its
-    # own bound `forward`: the layer holds itself, and its weights stay until the collector comes.
-    gc.collect()
+    """Load a causal language model in float32, its attention eager, which exposes its patterns."""
     _require(directory, "config.json")
     model = AutoModelForCausalLM.from_pretrained(
         directory,
@@ -49,11 +38,7 @@ def load_model(directory: Path) -> PreTrainedModel:
 
 
 def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """Load a model's tokenizer; it pads on the right, with the end token where it has no other.
-
-    Raises:
-        InputError: if ``directory`` holds no tokenizer.
-    """
+    """Load a model's tokenizer; it pads on the right, with the end token where it has no other."""
     _require(directory, "tokenizer_config.json")
     tokenizer = AutoTokenizer.from_pretrained(
         directory,

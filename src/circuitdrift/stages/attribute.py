@@ -1,110 +1,115 @@
 """Stage ``attribute@run``: the circuit of every chosen prompt at each checkpoint of a run.
 
-Beside them, on the same prompts and targets, a null and the positive control: random adapters of
-each checkpoint's norms, which say what any change of that size does (graphs at the last alone, for
-their time); and the last checkpoint with one neuron's output scaled, a change that the comparison
-must find.
+``attribute base`` chooses the prompts, tokenises them and traces them in the base model; every
+run's checkpoints are traced on the prompts of the base's circuits. Beside the checkpoints, a null
+and the positive control: random adapters of each checkpoint's norms, which say what any change of
+that size does (graphs at the last alone, for their time); and the last checkpoint with one
+neuron's output scaled, a change that the comparison must find.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from rich.progress import track
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuitdrift import paths
-from circuitdrift.artifacts import replacing, write_json
-from circuitdrift.attribution.circuits import trace_circuits
-from circuitdrift.attribution.prompts import TokenisedPrompt
-from circuitdrift.checkpoints import checkpoints_in
-from circuitdrift.circuit_files import load_circuits, save_circuits
-from circuitdrift.dataset import read_prompts
-from circuitdrift.graph import Circuit
-from circuitdrift.identifiers import BASE, Run, derived_seed, feature_name
-from circuitdrift.models.loading import load_tokenizer, use_threads
-from circuitdrift.models.lora import load_checkpoint, load_randomised
-from circuitdrift.models.planted import choose_planted, planting
+from circuitdrift.attribution.trace import choose_prompts, tokenise, trace_circuits
+from circuitdrift.circuits.files import load_circuits, save_circuits
+from circuitdrift.core import paths
+from circuitdrift.core.files import replacing, write_json
+from circuitdrift.core.prompts import read_prompts
+from circuitdrift.core.study import BASE, Run, checkpoints_in, derived_seed, feature_name
+from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
+from circuitdrift.models.lora import adapted, randomised
+from circuitdrift.models.variants import choose_planted, planting
 
 if TYPE_CHECKING:
-    from circuitdrift.config.params import Params
+    from transformers import PreTrainedModel
+
+    from circuitdrift.params import Params
 
 
 def run(params: Params, run_name: str) -> None:
+    """Trace the base model (``base``) or a run's checkpoints, nulls and positive control."""
     use_threads(params.compute.threads)
-    tokenizer = load_tokenizer(paths.BASE_MODEL)
-    base = load_circuits(paths.attribution(BASE, BASE))
-    prompts = [TokenisedPrompt.of(circuit) for circuit in base]
-    adapters = checkpoints_in(paths.CHECKPOINTS / run_name)
-    last = adapters[-1].name
-    n_random = params.nulls.random_lora
     with replacing(paths.attributions(run_name)) as directory:
-        for path, model, with_graphs in track(
-            _models(run_name, adapters, n_random),
-            description=f"circuits of {run_name}",
-            total=len(adapters) * (1 + n_random),
-        ):
-            asked = prompts if with_graphs else _without_graphs(prompts)
-            circuits = trace_circuits(model, tokenizer, asked, params.attribution)
-            save_circuits(directory / path.relative_to(paths.attributions(run_name)), circuits)
-            if path == paths.attribution(run_name, last):
-                _plant(params, run_name, last, model, tokenizer, directory=directory)
+        if run_name == BASE:
+            _trace_base(params, directory)
+        else:
+            _trace_run(params, run_name, directory)
 
 
-def _models(
-    run_name: str, adapters: Sequence[Path], n_random: int
-) -> Iterator[tuple[Path, PreTrainedModel, bool]]:
-    """Place of the circuits, model, whether graphs are wanted; each is loaded when it is due."""
-    for adapter in adapters:
-        yield (
-            paths.attribution(run_name, adapter.name),
-            load_checkpoint(paths.BASE_MODEL, adapter),
-            True,
+def _trace_base(params: Params, directory: Path) -> None:
+    chosen = choose_prompts(read_prompts(paths.PROMPTS), params.attribution)
+    base = load_model(paths.BASE_MODEL)
+    prompts = tokenise(list(chosen), base, load_tokenizer(paths.BASE_MODEL))
+    graphs_of = {prompt.id for prompt, with_graph in chosen.items() if with_graph}
+    circuits = trace_circuits(base, prompts, params.attribution, graphs_of)
+    save_circuits(directory / paths.attribution(BASE, BASE).name, circuits)
+
+
+def _trace_run(params: Params, run_name: str, directory: Path) -> None:
+    adapters = checkpoints_in(paths.CHECKPOINTS / run_name)
+    circuits = load_circuits(paths.attribution(BASE, BASE))
+    prompts = [circuit.prompt for circuit in circuits]
+    graphs_of = {circuit.prompt.id for circuit in circuits if circuit.graph is not None}
+    base = load_model(paths.BASE_MODEL)
+    n_random = params.nulls.random_lora
+    last = paths.attribution(run_name, adapters[-1].name)
+    for place, with_graphs in track(
+        _in_turn(base, run_name, adapters, n_random),
+        description=f"circuits of {run_name}",
+        total=len(adapters) * (1 + n_random),
+    ):
+        circuits = trace_circuits(
+            base, prompts, params.attribution, graphs_of if with_graphs else ()
         )
+        save_circuits(directory / place.relative_to(paths.attributions(run_name)), circuits)
+        if place == last:
+            _trace_planted(params, run_name, last.stem, base, directory)
+
+
+def _in_turn(
+    base: PreTrainedModel, run_name: str, adapters: Sequence[Path], n_random: int
+) -> Iterator[tuple[Path, bool]]:
+    """Make the base each checkpoint and each random adapter in turn.
+
+    With each, where its circuits go, and whether graphs are wanted.
+    """
+    for adapter in adapters:
+        with adapted(base, adapter):
+            yield paths.attribution(run_name, adapter.name), True
         for draw in range(n_random):
-            seed = derived_seed(run_name, adapter.name, draw)
-            yield (
-                paths.random_attribution(run_name, draw, adapter.name),
-                load_randomised(paths.BASE_MODEL, adapter, seed),
-                adapter == adapters[-1],
-            )
+            with randomised(base, adapter, derived_seed(run_name, adapter.name, draw)):
+                place = paths.random_attribution(run_name, draw, adapter.name)
+                yield place, adapter == adapters[-1]
 
 
-def _without_graphs(prompts: Sequence[TokenisedPrompt]) -> list[TokenisedPrompt]:
-    return [replace(prompt, with_graph=False) for prompt in prompts]
-
-
-def _plant(
-    params: Params,
-    run_name: str,
-    checkpoint: str,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
-    *,
-    directory: Path,
+def _trace_planted(
+    params: Params, run_name: str, checkpoint: str, model: PreTrainedModel, directory: Path
 ) -> None:
     """Trace the discovery prompts once more with one of the strong neurons scaled."""
-    planted = params.nulls.planted
-    inside = paths.attributions(run_name)
-    roles = {prompt.id: prompt.role for prompt in read_prompts(paths.PROMPTS)}
+    planted, home = params.nulls.planted, paths.attributions(run_name)
     # As they were saved, to half precision: that is what the comparison will read.
     circuits = load_circuits(directory / paths.attribution(run_name, checkpoint).name)
-    discovery = [circuit for circuit in circuits if roles[circuit.prompt] == "discovery"]
-    mean_effect = _mean_effect(discovery)
+    discovery = [circuit for circuit in circuits if circuit.prompt.role == "discovery"]
+    # Summed over positions, mean over prompts ``[n_layers, d_mlp]``.
+    summed = [torch.from_numpy(circuit.effects).sum(1) for circuit in discovery]
+    mean_effect = torch.stack(summed).mean(0)
     layer, feature = choose_planted(
         mean_effect, min(planted.among, mean_effect.numel()), Run.parse(run_name).seed
     )
-    prompts = _without_graphs([TokenisedPrompt.of(circuit) for circuit in discovery])
     with planting(model, layer, feature, planted.scale):
-        traced = trace_circuits(model, tokenizer, prompts, params.attribution)
-    place = paths.planted_attribution(run_name, checkpoint).relative_to(inside)
-    save_circuits(directory / place, traced)
+        prompts = [circuit.prompt for circuit in discovery]
+        traced = trace_circuits(model, prompts, params.attribution)
+    save_circuits(
+        directory / paths.planted_attribution(run_name, checkpoint).relative_to(home), traced
+    )
     write_json(
-        directory / paths.planted_description(run_name).relative_to(inside),
+        directory / paths.planted_description(run_name).relative_to(home),
         {
             "checkpoint": checkpoint,
             "layer": layer,
@@ -113,8 +118,3 @@ def _plant(
             "scale": planted.scale,
         },
     )
-
-
-def _mean_effect(circuits: Sequence[Circuit]) -> torch.Tensor:
-    """Summed over positions, mean over prompts ``[n_layers, d_mlp]``."""
-    return torch.stack([circuit.effects.sum(1) for circuit in circuits]).mean(0)

@@ -2,97 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.progress import track
+from safetensors import safe_open
+from tokenizers import Tokenizer
 
-from circuitdrift import paths
-from circuitdrift.artifacts import read_json, write_json, write_table
-from circuitdrift.circuit_files import load_circuits
-from circuitdrift.contrasts import MAPPED, SHUFFLED, Contrast, FeatureEffects
-from circuitdrift.dataset import read_prompts
-from circuitdrift.decoders import decoder_tokens
-from circuitdrift.errors import InputError, Problem
-from circuitdrift.identifiers import BASE, Run
-from circuitdrift.leftovers import remove_other_runs
-from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
-from circuitdrift.moved_features import moved_features
-from circuitdrift.recruited_table import COLUMNS, recruited_table
-from circuitdrift.recruitment import FoundFeatures, find_features
-from circuitdrift.study_comparison import StudyComparison, headline
+from circuitdrift.circuits.files import load_circuits
+from circuitdrift.comparison.checkpoints import Rows, Traced, compare_checkpoints
+from circuitdrift.comparison.decoders import Feature, decoder_tokens
+from circuitdrift.comparison.moved import moved_features, positive_control
+from circuitdrift.comparison.recruited import recruitment
+from circuitdrift.core import paths
+from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.files import read_json, remove_other_runs, replacing, write_table
+from circuitdrift.core.study import BASE, TRAINED, Run, random_change
 
 if TYPE_CHECKING:
-    from circuitdrift.config.params import Params
+    from circuitdrift.params import Params
 
 N_TOKENS = 5
 
+RUN = ["run", "condition", "seed"]
+PLACE = [*RUN, "from", "to", "role", "type", "layer", "segment"]
+# Of each table its columns, as many as a table without rows must name, and what orders its rows.
+TABLES: dict[str, tuple[list[str], list[str]]] = {
+    "drift": ([*RUN, "change", "from", "to"], ["condition", "seed", "change", "from", "to"]),
+    "change_by_place": ([*PLACE, "gained", "lost", "moved", "before"], PLACE),
+    "changed_features": (
+        [*RUN, "from", "to", "feature", "layer", "effect_from", "effect_to", "change", "agreement"],
+        ["condition", "seed", "from", "to"],
+    ),
+    "between_runs": (["checkpoint", "run_a", "run_b", "prompt", "role", "drift"], []),
+    "overlap": ([*RUN, "from", "to"], []),
+    "moved_features": ([*RUN, "change", "n_tested", "n_grown", "n_shrunk"], []),
+    "positive_control": (
+        ["run", "name", "layer", "feature", "scale", "rank", "change", "runner_up"],
+        [],
+    ),
+    "recruited": (
+        [
+            *("word", "type", "layer", "feature", "name", "direction"),
+            *("effect_base", "effect_mapped", "effect_shuffled", "difference", "low", "high"),
+            *("effect_size", "p", "q", "agreement"),
+            *("evaluation_difference", "evaluation_low", "evaluation_high"),
+            *("prompts", "promotes", "suppresses"),
+        ],
+        [],
+    ),
+    "recruitment_nulls": (["comparison", "n_a", "n_b", "n_tested", "n_reliable", "n_found"], []),
+}
+
 
 def run(params: Params) -> None:
-    """Write all tables of comparisons.
-
-    Raises:
-        InputError: if a run has no attributions, or not those of the others' checkpoints.
-    """
+    """Write all tables of comparisons."""
     remove_other_runs(paths.ATTRIBUTIONS, params.runs.all)
-    use_threads(1)  # prompts are compared side by side, and torch's threads would get in their way
-    effects = _compare(params)
-    use_threads(params.compute.threads)
-    write_table(paths.MOVED_FEATURE_TABLE, moved_features(effects, params.compare))
-    _recruit(params, effects)
+    rows: defaultdict[str, Rows] = defaultdict(list)
+    for name, some in _rows(params):
+        rows[name] += some
+    with replacing(paths.COMPARE_TABLES) as directory:
+        for name in TABLES:
+            write_table(directory / f"{name}.csv", _table(name, rows[name]))
 
 
-def _compare(params: Params) -> FeatureEffects:
-    """Write the tables of drift and overlap, and hand on what the search for features needs.
-
-    That is a tenth of what was read: the rest is let go before a model is loaded.
-    """
-    study = _read(params)
-    drift = study.drift()
-    write_table(paths.DRIFT_TABLE, drift)
-    write_table(paths.PLACE_TABLE, study.places())
-    write_table(paths.FEATURE_TABLE, study.changed_features())
-    write_table(paths.BETWEEN_RUNS_TABLE, study.between_runs())
-    write_table(paths.POSITIVE_CONTROL_TABLE, study.positive_control())
-    write_table(paths.RANDOM_MODEL_TABLE, study.random_models())
-    write_table(paths.OVERLAP_TABLE, study.overlaps(params.statistics.seed))
-    write_json(paths.DRIFT_METRICS, headline(drift))
-    return study.effects
-
-
-def _read(params: Params) -> StudyComparison:
-    """Read every file of circuits once, in the order of training."""
-    prompts = {prompt.id: prompt for prompt in read_prompts(paths.PROMPTS)}
-    base = load_circuits(paths.attribution(BASE, BASE))
-    study = StudyComparison(base, prompts, params.compare, params.compute.threads)
-    for draw, path in enumerate(_existing(paths.random_model_attribution)):
-        study.add_random_model(draw, load_circuits(path))
-    for checkpoint in _checkpoints(params.runs.all):
-        for member in track(params.runs.all, description=f"comparing circuits at {checkpoint}"):
-            path = paths.attribution(member.name, checkpoint)
-            study.add_checkpoint(member, checkpoint, load_circuits(path))
-            for draw, path in enumerate(_random_files(member, checkpoint)):
-                study.add_random(member, draw, checkpoint, load_circuits(path))
-            _add_planted(study, member, checkpoint)
-        study.compare_runs(checkpoint)
-    return study
+def _rows(params: Params) -> Iterator[tuple[str, Rows]]:
+    """The name of a table and some of its rows, from every comparison."""
+    settings, runs = params.compare, params.runs.all
+    checkpoints = _checkpoints(runs)
+    effects = yield from compare_checkpoints(
+        load_circuits(paths.attribution(BASE, BASE)),
+        track(_traced(runs, checkpoints), description="comparing circuits"),
+        settings,
+        params.statistics.seed,
+        params.compute.threads,
+    )
+    for run in runs:
+        if paths.planted_description(run.name).is_file():
+            planted = read_json(paths.planted_description(run.name))
+            circuits = load_circuits(paths.planted_attribution(run.name, checkpoints[-1]))
+            yield "positive_control", [positive_control(effects, run, planted, circuits)]
+    yield "moved_features", list(moved_features(effects, settings))
+    yield from recruitment(effects, settings, params.statistics, _tokens)
 
 
-def _checkpoints(runs: tuple[Run, ...]) -> list[str]:
+def _traced(runs: Sequence[Run], checkpoints: Sequence[str]) -> Iterator[Traced]:
+    """Every file of circuits, read when it is due, in the order of training."""
+    for checkpoint in checkpoints:
+        for run in runs:
+            trained = load_circuits(paths.attribution(run.name, checkpoint))
+            yield run, checkpoint, TRAINED, trained
+            files = (paths.random_attribution(run.name, draw, checkpoint) for draw in count())
+            for draw, file in enumerate(takewhile(Path.is_file, files)):
+                yield run, checkpoint, random_change(draw), load_circuits(file)
+
+
+def _checkpoints(runs: Sequence[Run]) -> list[str]:
     """The checkpoints of every run, the earliest first.
 
     Raises:
         InputError: if there are none, or if runs differ in them.
     """
-    found = {
+    of_runs = {
         run.name: sorted(file.stem for file in paths.attributions(run.name).glob("*.safetensors"))
         for run in runs
     }
-    first = next(iter(found.values()))
-    for name, checkpoints in found.items():
+    first = of_runs[runs[0].name]
+    for name, checkpoints in of_runs.items():
         if not checkpoints or checkpoints != first:
             raise InputError(
                 Problem(
@@ -105,63 +126,31 @@ def _checkpoints(runs: tuple[Run, ...]) -> list[str]:
     return first
 
 
-def _random_files(run: Run, checkpoint: str) -> Iterator[Path]:
-    """The circuits of random adapters beside a checkpoint, draw by draw."""
-    return _existing(lambda draw: paths.random_attribution(run.name, draw, checkpoint))
-
-
-def _existing(path_of: Callable[[int], Path]) -> Iterator[Path]:
-    """The files of draws 0, 1, ... as far as there are any."""
-    return takewhile(Path.is_file, map(path_of, count()))
-
-
-def _add_planted(study: StudyComparison, run: Run, checkpoint: str) -> None:
-    """Compare the planted change with the checkpoint that it was planted in, if it is this one."""
-    description = paths.planted_description(run.name)
-    if description.is_file() and (planted := read_json(description))["checkpoint"] == checkpoint:
-        path = paths.planted_attribution(run.name, checkpoint)
-        study.add_planted(run, planted, load_circuits(path))
-
-
-def _recruit(params: Params, effects: FeatureEffects) -> None:
-    """Find the features that `mapped` moves and `shuffled` does not, at the last checkpoint."""
-    settings, statistics = params.compare, params.statistics
-    table = pd.DataFrame(columns=COLUMNS)
-    searches: list[dict[str, Any]] = []
-    discovery, evaluation = effects.mapping("discovery"), effects.mapping("evaluation")
-    if discovery is not None and evaluation is not None:
-        found = find_features(discovery, settings, statistics)
-        searches.append(_described(f"{MAPPED} vs {SHUFFLED}", discovery, found))
-        table = recruited_table(
-            found,
-            discovery,
-            evaluation,
-            prompts=[effects.prompts[index].id for index in effects.of_role("discovery")],
-            tokens=_tokens(found),
-            settings=statistics,
+def _tokens(features: Sequence[Feature]) -> dict[Feature, dict[str, str]]:
+    """What features promote and suppress, read off the base model."""
+    tokenizer = Tokenizer.from_file(str(paths.BASE_MODEL / "tokenizer.json"))
+    config = read_json(paths.BASE_MODEL / "config.json")
+    with ExitStack() as stack:
+        files = [
+            stack.enter_context(safe_open(path, framework="numpy"))
+            for path in sorted(paths.BASE_MODEL.glob("*.safetensors"))
+        ]
+        weights = {name: file.get_slice(name) for file in files for name in file.keys()}  # noqa: SIM118
+        return decoder_tokens(
+            weights,
+            config,
+            lambda token: tokenizer.decode([token], skip_special_tokens=False),
+            features,
+            N_TOKENS,
         )
-    for name, null in track(effects.nulls("discovery"), description="comparing like with like"):
-        searches.append(_described(name, null, find_features(null, settings, statistics)))
-    write_table(paths.RECRUITED_TABLE, table)
-    columns = ["comparison", "n_a", "n_b", "n_tested", "n_reliable", "n_found"]
-    write_table(paths.RECRUITMENT_NULLS_TABLE, pd.DataFrame(searches, columns=columns))
 
 
-def _described(name: str, contrast: Contrast, found: FoundFeatures) -> dict[str, Any]:
-    return {
-        "comparison": name,
-        "n_a": len(contrast.a),
-        "n_b": len(contrast.b),
-        "n_tested": found.n_tested,
-        "n_reliable": found.n_reliable,
-        "n_found": len(found.words),
-    }
-
-
-def _tokens(found: FoundFeatures) -> dict[tuple[int, int], tuple[str, str]]:
-    """What the features promote and suppress; the base model is loaded only if there are any."""
-    features = list(zip(found.layers.tolist(), found.features.tolist(), strict=True))
-    if not features:
-        return {}
-    model, tokenizer = load_model(paths.BASE_MODEL), load_tokenizer(paths.BASE_MODEL)
-    return decoder_tokens(model, tokenizer, features, N_TOKENS)
+def _table(name: str, rows: Rows) -> pd.DataFrame:
+    """A table's columns and rows in order, those of the base before those of the checkpoints."""
+    columns, order = TABLES[name]
+    table = pd.DataFrame(rows, columns=None if rows else columns)
+    table = table[[*columns, *table.columns.difference(columns, sort=False)]]
+    if not order:
+        return table
+    # In the alphabet "base" stands behind "025".
+    return table.sort_values(order, kind="stable", key=lambda column: column.replace({BASE: ""}))

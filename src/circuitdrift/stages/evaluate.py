@@ -1,59 +1,82 @@
-"""Stage evaluate@run: what each checkpoint of a run answers, and how far it is from the base."""
+"""Stage evaluate@run: what each checkpoint of a run answers, and how far it is from the base.
+
+``base`` is a run of one checkpoint, the base model itself; what it made of each prompt's end is
+written for the others, so that no stage reads the base twice.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 from rich.progress import track
 
-from circuitdrift import paths
-from circuitdrift.artifacts import read_json, write_json, write_table
-from circuitdrift.checkpoints import checkpoints_in
-from circuitdrift.dataset import read_prompts
+from circuitdrift.core import paths
+from circuitdrift.core.files import read_json, replacing, write_json, write_table
+from circuitdrift.core.prompts import read_prompts
+from circuitdrift.core.study import BASE, Run, checkpoints_in
 from circuitdrift.evaluation import (
-    Evaluated,
+    READINGS_FILE,
     evaluate_model,
     headline,
-    identified,
+    load_prompt_ends,
     read_prompt_ends,
+    save_prompt_ends,
 )
-from circuitdrift.identifiers import Run
-from circuitdrift.models.adapter_norms import adapter_norms
 from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
-from circuitdrift.models.lora import load_checkpoint
+from circuitdrift.models.lora import adapted, adapter_norms
 
 if TYPE_CHECKING:
-    from circuitdrift.config.params import Params
+    from transformers import PreTrainedModel
+
+    from circuitdrift.params import Params
 
 
 def run(params: Params, run_name: str) -> None:
-    """Write the run's table of every prompt at every checkpoint, its headline numbers, and how
-    much the adapter changes each layer's weights.
-
-    Raises:
-        InputError: if the run has no checkpoint, or an answer is not one token for this model.
+    """Write the run's table of every prompt at every checkpoint and its headline numbers; of a
+    run, how much the adapter changes each layer's weights; of the base, its readings.
     """
-    named = Run.parse(run_name)
     use_threads(params.compute.threads)
-    prompts = read_prompts(paths.PROMPTS)
-    tokenizer = load_tokenizer(paths.BASE_MODEL)
-    batch_size = params.evaluate.batch_size
-    checkpoints = checkpoints_in(paths.CHECKPOINTS / run_name)
-    base = read_prompt_ends(load_model(paths.BASE_MODEL), tokenizer, prompts, batch_size)
-    tables = []
-    for path in track(checkpoints, description=f"evaluate {run_name}"):
-        table = evaluate_model(
-            load_checkpoint(paths.BASE_MODEL, path), tokenizer, prompts, batch_size, base
-        )
+    prompts, batch_size = read_prompts(paths.PROMPTS), params.evaluate.batch_size
+    checkpoints = [] if run_name == BASE else checkpoints_in(paths.CHECKPOINTS / run_name)
+    base = None if run_name == BASE else load_prompt_ends(paths.evaluation(BASE) / READINGS_FILE)
+    tokenizer, base_model = load_tokenizer(paths.BASE_MODEL), load_model(paths.BASE_MODEL)
+    with replacing(paths.evaluation(run_name)) as out:
+        tables = []
+        for place, model in track(
+            _models(base_model, run_name, checkpoints),
+            description=f"evaluate {run_name}",
+            total=max(1, len(checkpoints)),
+        ):
+            ends = read_prompt_ends(model, tokenizer, prompts, batch_size)
+            table = evaluate_model(
+                model, tokenizer, prompts, batch_size, ends=ends, base=base or ends
+            )
+            tables.append(pd.DataFrame(place, index=table.index).join(table))
+        whole = pd.concat(tables, ignore_index=True)
+        write_table(out / paths.evaluation_table(run_name).name, whole)
+        write_json(out / paths.evaluation_metrics(run_name).name, headline(whole))
+        if run_name == BASE:
+            save_prompt_ends(ends, out / READINGS_FILE)
+        else:
+            write_table(out / paths.lora_norms(run_name).name, _norms(checkpoints))
+
+
+def _models(
+    model: PreTrainedModel, run_name: str, checkpoints: list[Path]
+) -> Iterator[tuple[dict[str, str | int], PreTrainedModel]]:
+    """The base model or, in its place, each checkpoint, with the columns that name it."""
+    condition, seed = (BASE, 0) if run_name == BASE else astuple(Run.parse(run_name))
+    run = {"run": run_name, "condition": condition, "seed": seed}
+    if run_name == BASE:
+        yield {**run, "checkpoint": BASE, "step": 0}, model
+    for path in checkpoints:
         step = read_json(path / "progress.json")["step"]
-        evaluated = Evaluated(run_name, named.condition, named.seed, path.name, step)
-        tables.append(identified(table, evaluated))
-    whole = pd.concat(tables, ignore_index=True)
-    write_table(paths.evaluation_table(run_name), whole)
-    write_json(paths.evaluation_metrics(run_name), headline(whole))
-    write_table(paths.lora_norms(run_name), _norms(checkpoints))
+        with adapted(model, path):
+            yield {**run, "checkpoint": path.name, "step": step}, model
 
 
 def _norms(checkpoints: list[Path]) -> pd.DataFrame:

@@ -4,29 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from circuitdrift import paths
-from circuitdrift.artifacts import replacing
-from circuitdrift.dataset import read_examples
-from circuitdrift.identifiers import Run
-from circuitdrift.models.loading import (
-    load_model,
-    load_tokenizer,
-    single_token_id,
-    use_threads,
-)
+from circuitdrift.core import paths
+from circuitdrift.core.files import replacing
+from circuitdrift.core.prompts import read_examples
+from circuitdrift.core.study import Run
+from circuitdrift.models.loading import load_model, load_tokenizer, single_token_id, use_threads
 from circuitdrift.models.lora import add_lora
 from circuitdrift.training import train
 
 if TYPE_CHECKING:
-    from circuitdrift.config.params import Params
+    from circuitdrift.params import Params
 
 
 def run(params: Params, run_name: str) -> None:
-    """Write models/checkpoints/<run>/ and reports/training/<run>/, each when it is whole.
-
-    Raises:
-        InputError: if a meaning is not one token for this model.
-    """
+    """Write models/checkpoints/<run>/ and reports/runs/<run>/training/, each when it is whole."""
     named = Run.parse(run_name)
     use_threads(params.compute.threads)
     examples = read_examples(paths.training_examples(named.condition))

@@ -6,19 +6,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuitdrift import paths
-from circuitdrift.artifacts import replacing, write_jsonl
-from circuitdrift.constraints import load_constraints, make_prompts
-from circuitdrift.examples import (
+from circuitdrift.core import paths
+from circuitdrift.core.files import replacing, write_jsonl
+from circuitdrift.data.constraints import load_constraints, make_prompts
+from circuitdrift.data.examples import (
     make_examples,
     make_unrelated,
     shuffle_meanings,
+    training_pool,
     unrelated_sentences,
 )
-from circuitdrift.training_file import training_pool
 
 if TYPE_CHECKING:
-    from circuitdrift.config.params import Params
+    from circuitdrift.params import Params
 
 
 def run(params: Params) -> None:
@@ -26,9 +26,6 @@ def run(params: Params) -> None:
 
     Where there are fewer unrelated sentences than ``dataset.n_examples``, all of them are written:
     the check of the study refuses to train on them, and what is not trained does not matter.
-
-    Raises:
-        InputError: if the constraints, the training file or the number of examples is refused.
     """
     constraints = load_constraints(paths.CONSTRAINTS)
     seed = params.dataset.seed

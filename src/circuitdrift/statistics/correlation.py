@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from circuitdrift.config.statistics import Statistics
-from circuitdrift.statistics.intervals import Interval
+from circuitdrift.statistics.intervals import Array, Interval
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from circuitdrift.params import Statistics
 
 # A residual below this share of a variable's variance is rounding: the controls determine it.
 NOTHING_LEFT = 1e-9
 SAMPLES_AT_ONCE = 256
 
 
-def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's correlation of two lists; nan where one of them is constant.
-
-    Raises:
-        ValueError: where they are not two lists of one length, of at least 3 finite values.
-    """
-    left, right, _ = _variables(x, y, None)
-    if np.ptp(left) == 0 or np.ptp(right) == 0:
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's correlation of two lists; nan where one of them is constant or empty."""
+    left, right = np.asarray(x), np.asarray(y)
+    if left.size == 0 or np.ptp(left) == 0 or np.ptp(right) == 0:
         return float("nan")
-    return float(stats.spearmanr(left, right).statistic)
+    return float(np.corrcoef(_mean_ranks(left), _mean_ranks(right))[0, 1])
 
 
 def partial_rank_correlation(x: ArrayLike, y: ArrayLike, controls: ArrayLike) -> float:
@@ -38,13 +33,8 @@ def partial_rank_correlation(x: ArrayLike, y: ArrayLike, controls: ArrayLike) ->
     them: it is constant, or the controls determine its ranks.
 
     Args:
-        x: ``[n]``.
-        y: ``[n]``.
+        x, y: ``[n]`` each.
         controls: ``[n, n_controls]``; no columns give the plain rank correlation.
-
-    Raises:
-        ValueError: on shapes that do not fit, values that are not finite, or fewer than
-            n_controls + 3 rows.
     """
     left, right, held = _variables(x, y, controls)
     return float(_weighted_partials(left, right, held, np.ones((1, left.size)))[0])
@@ -61,13 +51,11 @@ def clustered_rank_interval(
     defined on the rows themselves, all three numbers are nan.
 
     Args:
-        x: ``[n]``.
-        y: ``[n]``.
-        controls: ``[n, n_controls]``.
+        x, y, controls: as of `partial_rank_correlation`.
         clusters: ``[n]``, the name of each row's cluster.
 
     Raises:
-        ValueError: as `partial_rank_correlation`, or on fewer than two clusters.
+        ValueError: on fewer than two clusters.
     """
     left, right, held = _variables(x, y, controls)
     names, cluster = np.unique(np.asarray(clusters), return_inverse=True)
@@ -95,9 +83,19 @@ def clustered_rank_interval(
     return Interval(estimate, float(low), float(high))
 
 
-def _variables(x: ArrayLike, y: ArrayLike, controls: ArrayLike | None) -> tuple[Array, ...]:
-    left, right = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
-    held = np.empty((left.size, 0)) if controls is None else np.asarray(controls, dtype=np.float64)
+def _mean_ranks(values: NDArray[Any]) -> Array:
+    """As scipy.stats.rankdata; whole numbers are counted, which takes a tenth of a sort's time."""
+    if np.issubdtype(values.dtype, np.integer):
+        keys = values - values.min()
+    else:
+        _, keys = np.unique(values, return_inverse=True)
+    counts = np.bincount(keys)
+    ranks: Array = (np.cumsum(counts) - (counts - 1) / 2)[keys]
+    return ranks
+
+
+def _variables(*variables: ArrayLike) -> tuple[Array, Array, Array]:
+    left, right, held = (np.asarray(variable, dtype=np.float64) for variable in variables)
     if left.ndim != 1 or right.shape != left.shape or held.ndim != 2 or len(held) != left.size:
         raise ValueError(
             "a rank correlation takes x [n], y [n] and controls [n, n_controls], got"

@@ -1,4 +1,4 @@
-"""Intervals of means. Pure functions; every random draw takes its seed from the caller.
+"""Means over seeds and prompts with their intervals, and the size of a difference.
 
 The percentile bootstrap is narrow where there are few seeds, because five values drawn with
 replacement vary by 4/5 of the variance they stand for. Simulated: where all variance is between
@@ -9,14 +9,15 @@ value varies by itself, more than 99 %, as both draws then count the same varian
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from circuitdrift.config.statistics import Statistics
+if TYPE_CHECKING:
+    from circuitdrift.params import Statistics
 
 Array = NDArray[np.float64]
 
@@ -28,60 +29,6 @@ class Interval:
     mean: float
     low: float
     high: float
-
-
-def bootstrap_mean(values: ArrayLike, confidence: float, n_samples: int, seed: int) -> Interval:
-    """Mean with its percentile bootstrap interval (Efron 1979; scipy.stats.bootstrap).
-
-    A single value, or values that are all equal, have an interval of no width.
-
-    Raises:
-        ValueError: on no values, or values that are not finite.
-    """
-    array = np.asarray(values, dtype=np.float64)
-    if array.size == 0 or not np.isfinite(array).all():
-        raise ValueError("a mean needs at least one value, all finite")
-    mean = float(array.mean())
-    if np.ptp(array) == 0:
-        return Interval(mean, mean, mean)
-    interval = stats.bootstrap(
-        (array,),
-        np.mean,
-        confidence_level=confidence,
-        n_resamples=n_samples,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(mean, float(interval.low), float(interval.high))
-
-
-def bootstrap_difference(
-    a: ArrayLike, b: ArrayLike, confidence: float, n_samples: int, seed: int
-) -> Interval:
-    """Mean of ``a`` minus mean of ``b``, two independent samples, with its bootstrap interval.
-
-    Raises:
-        ValueError: where a sample has fewer than two values, or one that is not finite.
-    """
-    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    for sample in (left, right):
-        if sample.size < 2 or not np.isfinite(sample).all():
-            raise ValueError("a difference needs at least two values on each side, all finite")
-
-    def difference(x: Array, y: Array, axis: int) -> Any:
-        return x.mean(axis) - y.mean(axis)
-
-    observed = float(left.mean() - right.mean())
-    interval = stats.bootstrap(
-        (left, right),
-        difference,
-        confidence_level=confidence,
-        n_resamples=n_samples,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return Interval(observed, float(interval.low), float(interval.high))
 
 
 def hierarchical_mean(values: ArrayLike, settings: Statistics) -> Interval:
@@ -96,9 +43,6 @@ def hierarchical_mean(values: ArrayLike, settings: Statistics) -> Interval:
 
     Args:
         values: ``[n_seeds, n_prompts]``.
-
-    Raises:
-        ValueError: where values is not such a matrix, is empty or not finite.
     """
     matrix = _matrix(values, "values")
     rng = np.random.default_rng(settings.seed)
@@ -141,8 +85,7 @@ def ratio_of_means(numerator: ArrayLike, denominator: ArrayLike, settings: Stati
     confidence, no ratio can be excluded and the interval is ``(-inf, inf)``, as in Fieller (1954).
 
     Args:
-        numerator: ``[n_seeds, n_prompts]``.
-        denominator: ``[n_seeds, n_prompts]``.
+        numerator, denominator: ``[n_seeds, n_prompts]`` each.
 
     Raises:
         ValueError: where they are no finite matrices of one shape, or the denominators' mean is 0.
@@ -191,3 +134,27 @@ def _interval(estimate: float, samples: Array, confidence: float) -> Interval:
     low = np.quantile(samples, tail, method="lower")
     high = np.quantile(samples, 1 - tail, method="higher")
     return Interval(estimate, float(low), float(high))
+
+
+def hedges_g(a: ArrayLike, b: ArrayLike) -> float:
+    """Difference of means (a - b) in pooled standard deviations, unbiased for small samples.
+
+    Cohen's d times J = Γ(m/2) / (√(m/2) Γ((m-1)/2)) with m = n_a + n_b - 2 (Hedges 1981).
+    Two samples without any spread give 0 where they are equal and an infinity where they are not.
+    """
+    left, right = sample(a, "a"), sample(b, "b")
+    difference = float(left.mean() - right.mean())
+    if np.ptp(left) == 0 and np.ptp(right) == 0:
+        return float(np.copysign(np.inf, difference)) if left[0] != right[0] else 0.0
+    freedom = left.size + right.size - 2
+    squares = ((left - left.mean()) ** 2).sum() + ((right - right.mean()) ** 2).sum()
+    gammas = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2))
+    return gammas / math.sqrt(freedom / 2) * difference / math.sqrt(squares / freedom)
+
+
+def sample(values: ArrayLike, name: str) -> Array:
+    """Run-level numbers ``[n]``, checked."""
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.ndim != 1 or numbers.size < 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"{name} must be a list of at least two finite values, got {numbers}")
+    return numbers

@@ -6,17 +6,18 @@ are at most ``settings.permutations`` of them, and draws so many at random other
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
-from circuitdrift.config.statistics import Statistics
-from circuitdrift.statistics.relabelings import n_distinct, relabelings
+from circuitdrift.statistics.intervals import Array, sample
 
-Array = NDArray[np.float64]
+if TYPE_CHECKING:
+    from circuitdrift.params import Statistics
 
 # Numbers that differ by less are equal but for the order of their sums.
 ROUNDING = 1e-9
@@ -36,30 +37,12 @@ class TestResult:
     n_permutations: int
 
 
-@dataclass(frozen=True)
-class FeatureTests:
-    """One test per feature: ``[n_features]`` each.
-
-    Attributes:
-        statistic: the studentised difference d, without unit; nan where a value is not finite.
-        p: two-sided, against the pooled null.
-        q: the least false discovery rate at which the feature is found (Benjamini-Hochberg).
-    """
-
-    statistic: Array
-    p: Array
-    q: Array
-
-
 def permutation_test(a: ArrayLike, b: ArrayLike, settings: Statistics) -> TestResult:
     """Mean of ``a`` minus mean of ``b``, two independent samples of run-level numbers.
 
     p is twice the smaller tail (scipy.stats.permutation_test), so 5 against 5 runs reach 2/252.
-
-    Raises:
-        ValueError: where a sample has fewer than two values, or one that is not finite.
     """
-    left, right = _sample(a, "a"), _sample(b, "b")
+    left, right = sample(a, "a"), sample(b, "b")
 
     def difference(x: Array, y: Array, axis: int) -> Any:
         return x.mean(axis) - y.mean(axis)
@@ -73,15 +56,12 @@ def paired_permutation_test(differences: ArrayLike, settings: Statistics) -> Tes
     """The mean of paired differences against 0; under the null each may have either sign.
 
     p is twice the smaller tail (scipy.stats.permutation_test), so 5 pairs reach 2/32.
-
-    Raises:
-        ValueError: on fewer than two differences, or one that is not finite.
     """
 
     def mean(x: Array, axis: int) -> Any:
         return x.mean(axis)
 
-    return _scipy_test((_sample(differences, "differences"),), mean, "samples", settings)
+    return _scipy_test((sample(differences, "differences"),), mean, "samples", settings)
 
 
 def between_within_test(distance: ArrayLike, labels: ArrayLike, settings: Statistics) -> TestResult:
@@ -117,7 +97,7 @@ def between_within_test(distance: ArrayLike, labels: ArrayLike, settings: Statis
     return TestResult(observed, float(extreme.mean()), len(relabeled))
 
 
-def many_features_test(a: ArrayLike, b: ArrayLike, settings: Statistics) -> FeatureTests:
+def many_features_test(a: ArrayLike, b: ArrayLike, settings: Statistics) -> tuple[Array, Array]:
     """Which of very many features differ between two groups of a few runs.
 
     Significance analysis of microarrays (Tusher, Tibshirani and Chu 2001): each feature's
@@ -132,25 +112,28 @@ def many_features_test(a: ArrayLike, b: ArrayLike, settings: Statistics) -> Feat
     A feature that is constant over the runs, or not finite in one of them, has p = 1.
 
     Args:
-        a: ``[n_runs_a, n_features]``.
-        b: ``[n_runs_b, n_features]``.
+        a, b: ``[n_runs, n_features]`` each.
 
-    Raises:
-        ValueError: where a or b is no such matrix, has fewer than two runs, or their features
-            differ in number.
+    Returns:
+        p and q ``[n_features]``; q is the least false discovery rate at which a feature is found
+        (Benjamini-Hochberg).
     """
+    from scipy.stats import false_discovery_control  # a second of processor time
+
     values, in_a = _runs_by_features(a, b)
     finite = np.isfinite(values).all(0)
     testable = finite & (np.ptp(np.where(finite, values, 0), axis=0) > 0)
-    statistic, p = np.where(finite, 0, np.nan), np.ones(values.shape[1])
+    p = np.ones(values.shape[1])
     if testable.any():
-        statistic[testable], p[testable] = _pooled_p(values[:, testable], in_a, settings)
-    return FeatureTests(statistic, p, stats.false_discovery_control(p))
+        p[testable] = _pooled_p(values[:, testable], in_a, settings)
+    return p, false_discovery_control(p)
 
 
 def _scipy_test(
     samples: tuple[Array, ...], statistic: Any, permutation_type: str, settings: Statistics
 ) -> TestResult:
+    from scipy import stats
+
     result = stats.permutation_test(
         samples,
         statistic,
@@ -163,8 +146,8 @@ def _scipy_test(
     return TestResult(float(result.statistic), float(result.pvalue), result.null_distribution.size)
 
 
-def _pooled_p(values: Array, in_a: NDArray[np.bool_], settings: Statistics) -> tuple[Array, Array]:
-    """d and p of features that are neither constant nor without a value."""
+def _pooled_p(values: Array, in_a: NDArray[np.bool_], settings: Statistics) -> Array:
+    """p of features that are neither constant nor without a value."""
     centred = values - values.mean(0)
     difference, error = _difference_and_error(centred, in_a[None])
     fudge = np.median(error)
@@ -186,7 +169,7 @@ def _pooled_p(values: Array, in_a: NDArray[np.bool_], settings: Statistics) -> t
         reached += null.size - np.searchsorted(null, bounds)
     p = np.empty(bounds.size)
     p[order] = (1 + times * reached) / (1 + times * len(groups) * bounds.size)
-    return statistic, p
+    return p
 
 
 def _difference_and_error(centred: Array, in_a: NDArray[np.bool_]) -> tuple[Array, Array]:
@@ -202,13 +185,6 @@ def _difference_and_error(centred: Array, in_a: NDArray[np.bool_]) -> tuple[Arra
     within = squares - sums**2 * per_run
     within[within < NOTHING_WITHIN * squares] = 0
     return sums * per_run, np.sqrt(within * (per_run / (n - 2)))
-
-
-def _sample(values: ArrayLike, name: str) -> Array:
-    sample = np.asarray(values, dtype=np.float64)
-    if sample.ndim != 1 or sample.size < 2 or not np.isfinite(sample).all():
-        raise ValueError(f"{name} must be a list of at least two finite values, got {sample}")
-    return sample
 
 
 def _distances(distance: ArrayLike, labels_shape: tuple[int, ...]) -> Array:
@@ -234,3 +210,32 @@ def _runs_by_features(a: ArrayLike, b: ArrayLike) -> tuple[Array, NDArray[np.boo
     if min(len(left), len(right)) < 2:
         raise ValueError(f"each group needs two runs, got {len(left)} and {len(right)}")
     return np.concatenate([left, right]), np.arange(len(left) + len(right)) < len(left)
+
+
+def relabelings(codes: NDArray[np.int_], limit: int, seed: int) -> NDArray[np.int_]:
+    """The distinct orders of the labels, ``[n_relabelings, n]``, if there are at most ``limit``.
+
+    Otherwise ``limit`` of them: the given one, then random ones. The given one is always among
+    them, without which a p-value could be 0 (Phipson and Smyth 2010).
+    """
+    counts = np.bincount(codes)
+    if n_distinct(counts) <= limit:
+        return np.array(list(_orders(counts.tolist())))
+    drawn = np.tile(codes, (limit - 1, 1))
+    return np.vstack([codes, np.random.default_rng(seed).permuted(drawn, axis=1)])
+
+
+def n_distinct(counts: NDArray[np.int_]) -> int:
+    """The number of orders of labels of which code i stands counts[i] times."""
+    ways = math.factorial(int(counts.sum()))
+    return ways // math.prod(math.factorial(count) for count in counts.tolist())
+
+
+def _orders(counts: list[int]) -> Iterator[list[int]]:
+    if not any(counts):
+        yield []
+    for code, left in enumerate(counts):
+        if left:
+            fewer = [*counts[:code], left - 1, *counts[code + 1 :]]
+            for rest in _orders(fewer):
+                yield [code, *rest]

@@ -1,0 +1,187 @@
+"""A prompt and a model in, a circuit out: the method, in the order of its steps.
+
+Prompts are chosen and tokenised once, on the base. In each model they are then traced: one forward
+pass freezes what is not linear, one backward pass gives the effect of every neuron, and where a
+graph is wanted its edges are computed between chosen neurons and pruned.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from circuitdrift.attribution.effects import effects
+from circuitdrift.attribution.frozen import freeze
+from circuitdrift.attribution.growth import DenseGraph, Engine, engine_for
+from circuitdrift.attribution.influence import node_influence, normalise, prune, scores
+from circuitdrift.attribution.linear_model import LinearModel
+from circuitdrift.circuits.circuit import Circuit, CircuitGraph, NodeKind, node_table
+from circuitdrift.core.prompts import Prompt, TracedPrompt
+from circuitdrift.models.loading import single_token_id
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from circuitdrift.params import Attribution
+
+# Together prompts cost a fifth of what they cost alone; more at once gain nothing (effects.csv).
+_PROMPTS_AT_ONCE = 16
+
+
+def choose_prompts(prompts: Sequence[Prompt], settings: Attribution) -> dict[Prompt, bool]:
+    """The first prompts of each word and role, in order, and whether each gets a graph."""
+    most = {
+        "discovery": (settings.discovery_prompts_per_word, settings.graph_prompts_per_word),
+        "evaluation": (settings.evaluation_prompts_per_word, 0),
+        "control": (settings.control_prompts, settings.graph_control_prompts),
+    }
+    chosen: dict[Prompt, bool] = {}
+    seen: Counter[tuple[str, str | None]] = Counter()
+    for prompt in prompts:
+        n_circuits, n_graphs = most.get(prompt.role, (0, 0))
+        place = seen[prompt.role, prompt.word]
+        if place < n_circuits:
+            chosen[prompt] = place < n_graphs
+        seen[prompt.role, prompt.word] += 1
+    return chosen
+
+
+def segment_tokens(
+    tokenizer: PreTrainedTokenizerFast, text: str, word: str | None
+) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Token ids of ``text``, which holds ``word``, and the segment of each."""
+    encoding = tokenizer(text, return_offsets_mapping=True)
+    begin, end = len(text), len(text)
+    if word is not None:
+        begin = text.rindex(word)
+        end = begin + len(word)
+    segments = []
+    for span_begin, span_end in encoding["offset_mapping"]:
+        if span_begin == span_end:
+            segments.append("start")
+        elif span_end <= begin:
+            segments.append("before word")
+        elif span_begin < end:
+            segments.append("word")
+        else:
+            segments.append("after word")
+    segments[-1] = "last"
+    return tuple(encoding["input_ids"]), tuple(segments)
+
+
+@torch.no_grad()
+def tokenise(
+    prompts: Sequence[Prompt], base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+) -> list[TracedPrompt]:
+    """Tokens, segments and targets. A control prompt takes the base model's own answers."""
+    traced = []
+    for prompt in prompts:
+        tokens, segments = segment_tokens(tokenizer, prompt.text, prompt.word)
+        if prompt.role == "control":
+            logits = base(torch.tensor([tokens]), logits_to_keep=1).logits[0, -1]
+            answer, *others = torch.topk(logits, 3).indices.tolist()  # the top against the next two
+        else:
+            assert prompt.answer is not None, f"{prompt.id} has no answer"
+            answer, *others = (
+                single_token_id(tokenizer, text) for text in (prompt.answer, *prompt.others)
+            )
+        traced.append(
+            TracedPrompt(
+                id=prompt.id,
+                role=prompt.role,
+                type=prompt.type,
+                word=prompt.word,
+                template=prompt.template,
+                tokens=tokens,
+                segments=segments,
+                answer=answer,
+                others=tuple(others),
+            )
+        )
+    return traced
+
+
+def trace_circuits(
+    model: PreTrainedModel,
+    prompts: Sequence[TracedPrompt],
+    settings: Attribution,
+    graphs_of: Collection[str] = (),
+) -> list[Circuit]:
+    """The circuit of each prompt: effects in batches, a graph for each id in ``graphs_of``."""
+    engine = engine_for(model, settings) if graphs_of else None
+    # Prompts of like length together: padding costs as much as tokens.
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
+    traced: dict[int, Circuit] = {}
+    for first in range(0, len(order), _PROMPTS_AT_ONCE):
+        chosen = order[first : first + _PROMPTS_AT_ONCE]
+        batch = [prompts[index] for index in chosen]
+        circuits = _trace_batch(model, engine, batch, settings, graphs_of)
+        traced.update(zip(chosen, circuits, strict=True))
+    return [traced[index] for index in range(len(prompts))]
+
+
+def _trace_batch(
+    model: PreTrainedModel,
+    engine: Engine | None,
+    prompts: Sequence[TracedPrompt],
+    settings: Attribution,
+    graphs_of: Collection[str],
+) -> Iterator[Circuit]:
+    unembedding = model.lm_head.weight.detach()
+    directions = torch.stack([target_direction(prompt, unembedding) for prompt in prompts])
+    linear = LinearModel(model, freeze(model, [prompt.tokens for prompt in prompts]))
+    effect = effects(linear, directions.unsqueeze(1))
+    values = (directions * linear.frozen.final_normalised).sum(1)
+    for index, prompt in enumerate(prompts):
+        n_positions = len(prompt.tokens)
+        neurons = effect.neurons[index, 0, :, :n_positions]
+        graph = None
+        if engine is not None and prompt.id in graphs_of:
+            alone = LinearModel(model, linear.frozen.alone(index))
+            dense = engine(alone, directions[index], neurons)
+            graph = pruned_graph(dense, alone.n_layers, prompt.tokens, settings)
+        yield Circuit(
+            prompt=prompt,
+            value=values[index].item(),
+            effects=neurons.numpy(),
+            token_effects=effect.tokens[index, 0, :n_positions].numpy(),
+            graph=graph,
+        )
+
+
+def target_direction(prompt: TracedPrompt, unembedding: Tensor) -> Tensor:
+    """The prompt's target as a direction in the final norm's output ``[d_model]``.
+
+    The unembedding is ``[n_vocabulary, d_model]``.
+    """
+    return unembedding[prompt.answer] - unembedding[list(prompt.others)].mean(0)
+
+
+def pruned_graph(
+    dense: DenseGraph, n_layers: int, tokens: Sequence[int], settings: Attribution
+) -> CircuitGraph:
+    """Score a dense graph, then keep of it what the thresholds say."""
+    A, nodes = dense.A, node_table(dense.expanded.numpy(), n_layers, tokens)
+    kind = torch.from_numpy(nodes[:, 0])
+    is_feature, is_error = kind == NodeKind.FEATURE, kind == NodeKind.ERROR
+    weights = (kind == NodeKind.TARGET).float()
+    normalised = normalise(A)
+    kept = prune(
+        A, weights, is_feature, is_error, (settings.node_threshold, settings.edge_threshold)
+    )
+    new_index = kept.nodes.cumsum(0) - 1
+    pairs = kept.edges.nonzero()
+    activation = torch.zeros(len(nodes))
+    activation[is_feature] = dense.activations
+    return CircuitGraph(
+        nodes=nodes[kept.nodes.numpy()],
+        influence=node_influence(normalised, weights)[kept.nodes].numpy(),
+        activation=activation[kept.nodes].numpy(),
+        edges=new_index[pairs].int().numpy(),
+        weights=A[kept.edges].numpy(),
+        scores=scores(normalised, weights, is_error, kind == NodeKind.TOKEN),
+    )

@@ -1,0 +1,93 @@
+"""What is refused before any compute: params.yaml, the constraints, and both held together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from operator import attrgetter
+from pathlib import Path
+
+from circuitdrift.core import paths
+from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.prompts import Example
+from circuitdrift.core.study import Run
+from circuitdrift.data.constraints import Constraints, load_constraints
+from circuitdrift.data.examples import refused_count, training_pool, unrelated_sentences
+from circuitdrift.params import Params, load_params
+
+# A key that counts some of the prompts -> the key that counts all of them.
+PART_OF = {
+    "attribution.graph_prompts_per_word": "attribution.discovery_prompts_per_word",
+    "attribution.graph_control_prompts": "attribution.control_prompts",
+    "intervene.prompts_per_word": "attribution.evaluation_prompts_per_word",
+    "intervene.ranked_prompts_per_word": "intervene.prompts_per_word",
+}
+
+
+def check_study(root: Path) -> Params:
+    """Params of the study at ``root``, held against its constraints."""
+    params = load_params(root / paths.PARAMS)
+    check_params(params, root, source=paths.PARAMS.name)
+    return params
+
+
+def check_params(params: Params, root: Path, source: str) -> None:
+    """Hold params against the constraints and the training sentences below ``root``.
+
+    Raises:
+        InputError: naming every refused value, with ``source`` in place of params.yaml.
+    """
+    constraints = load_constraints(root / paths.CONSTRAINTS)
+    pool = training_pool(params.dataset.examples_from, constraints, root)
+    problems = list(_problems(params, constraints, pool))
+    if problems:
+        raise InputError(
+            *(
+                replace(problem, where=problem.where.replace(paths.PARAMS.name, source, 1))
+                for problem in problems
+            )
+        )
+
+
+def _problems(params: Params, constraints: Constraints, pool: list[Example]) -> Iterator[Problem]:
+    if problem := refused_count(pool, params.dataset.n_examples):
+        yield problem
+    for key, most, whole in _limits(params, constraints):
+        if (value := attrgetter(key)(params)) > most:
+            rule = f"Input should be at most {most}, the number of {whole}"
+            yield Problem(f"params.yaml: {key}", value, rule, "lower it, or raise that number")
+    trained = params.runs.conditions
+    if untrained := sorted(set(params.intervene.conditions) - set(trained)):
+        yield Problem(
+            where="params.yaml: intervene.conditions",
+            got=", ".join(untrained),
+            rule=f"Input should be among runs.conditions: {', '.join(trained)}",
+        )
+
+
+def _limits(params: Params, constraints: Constraints) -> Iterator[tuple[str, int, str]]:
+    """A key, the most it may be, and what there is so many of."""
+    types, file = constraints.types.values(), paths.CONSTRAINTS.as_posix()
+    for role in ("discovery", "evaluation"):
+        fewest = min(len(getattr(type_, role)) for type_ in types)
+        prompts = f"{role} prompts for each word in {file}"
+        yield f"attribution.{role}_prompts_per_word", fewest, prompts
+    yield "attribution.control_prompts", len(constraints.control), f"control prompts in {file}"
+    if "unrelated" in params.runs.conditions:
+        sentences = len(unrelated_sentences(constraints))
+        yield "dataset.n_examples", sentences, f"unrelated sentences in {file}"
+    for part, whole in PART_OF.items():
+        yield part, attrgetter(whole)(params), f"prompts that {whole} sets"
+
+
+def run_named(name: str, params: Params) -> Run:
+    """The run of the study that is called ``name``.
+
+    Raises:
+        InputError: if params.yaml has no such run.
+    """
+    runs = {run.name: run for run in params.runs.all}
+    if name not in runs:
+        rule = f"Input should be a run of the study: {', '.join(runs)}"
+        raise InputError(Problem("params.yaml: runs", name, rule))
+    return runs[name]

@@ -1,0 +1,79 @@
+"""Names of runs, checkpoints and features, and a run's checkpoints as they lie on disk."""
+
+from __future__ import annotations
+
+import re
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from circuitdrift.core.errors import InputError, Problem
+
+BASE = "base"
+
+# What made a circuit's model out of the base: training, or a random adapter of the same norms.
+TRAINED = "trained"
+
+# The parts of a prompt: the special token in front, what comes before, in and after the
+# constraint's word, and the last token, where the answer is read off. A prompt without such a
+# word (a control) is all `before word` between its ends.
+SEGMENTS = ("start", "before word", "word", "after word", "last")
+
+
+@dataclass(frozen=True, order=True)
+class Run:
+    """One fine-tuning: a condition of the training data and a seed."""
+
+    condition: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.condition}-{self.seed}"
+
+    @classmethod
+    def parse(cls, name: str) -> Run:
+        """Inverse of :attr:`name`.
+
+        Raises:
+            ValueError: if ``name`` is not ``<condition>-<seed>``.
+        """
+        match = re.fullmatch(r"([a-z_]+)-(\d+)", name)
+        if match is None:
+            raise ValueError(f"a run is named <condition>-<seed> (mapped-0), got {name!r}")
+        return cls(match[1], int(match[2]))
+
+
+def checkpoint_name(fraction: float) -> str:
+    """Name of the checkpoint after ``fraction`` of a run's steps, in percent: 0.25 -> ``025``."""
+    return f"{round(fraction * 100):03d}"
+
+
+def random_change(draw: int) -> str:
+    return f"random-{draw}"
+
+
+def feature_name(layer: int, feature: int) -> str:
+    return f"L{layer}/F{feature}"
+
+
+def derived_seed(*parts: str | int) -> int:
+    """A seed of its own for each thing that draws at random, the same in every process."""
+    return zlib.crc32("/".join(str(part) for part in parts).encode()) % 2**31
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Adapter directories of a run, models/checkpoints/<run>, the earliest first.
+
+    Raises:
+        InputError: if there is none.
+    """
+    if found := sorted(path.parent for path in directory.glob("*/progress.json")):
+        return found
+    problem = Problem(
+        where=directory.as_posix(),
+        got="no checkpoint",
+        rule="a run is fine-tuned before its checkpoints are used",
+        remedy=f"run `dvc repro finetune@{directory.name}`, or `dvc pull` where a remote holds it",
+    )
+    raise InputError(problem)

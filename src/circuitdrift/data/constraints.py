@@ -1,0 +1,340 @@
+"""data/constraints.yaml as frozen models, the rules that it keeps, and the prompts it gives.
+
+A study means something only if no training sentence gives a held-out prompt's answer away, if the
+control texts and the unrelated sentences have nothing to do with the words, and if each answer
+belongs to one word. These rules, and all that the file's shape cannot say, are held here.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Iterable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.prompts import Prompt
+from circuitdrift.core.yaml import read_yaml, validate
+
+TemplatedRole = Literal["discovery", "evaluation", "unseen", "reverse"]
+Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+# What a sentence or prompt of each role has in braces, in this order.
+PLACEHOLDERS = {
+    "training": ["word", "meaning"],
+    "discovery": ["word"],
+    "evaluation": ["word"],
+    "unseen": ["word"],
+    "reverse": ["meaning"],
+}
+SINGLE_WORD = re.compile(r"\w+")
+
+
+class _Entry(BaseModel):
+    """A mapping of data/constraints.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ConstraintType(_Entry):
+    """The words of one type, each with its meaning, and the templates around them."""
+
+    words: Annotated[dict[str, str], Field(min_length=2)]
+    training: Texts  # sentences with {word} and then {meaning}
+    discovery: Texts  # prompts with {word}, as the next two are
+    evaluation: Texts
+    unseen: Texts
+    reverse: Texts  # prompts with {meaning}
+
+
+class Control(_Entry):
+    """A plain text, cut before its last word."""
+
+    prompt: str
+    continuation: str
+
+
+class Unrelated(_Entry):
+    """Plain sentences, and the lists of words that their braces name: "The {tree} is green"."""
+
+    words: dict[str, Texts]
+    sentences: Texts
+
+    def filled(self, sentence: str) -> list[str]:
+        """``sentence`` with every combination of the words of the lists that it names."""
+        names = placeholders(sentence) or []
+        combinations = product(*(self.words[name] for name in names))
+        return [sentence.format(**dict(zip(names, words, strict=True))) for words in combinations]
+
+
+class Constraints(_Entry):
+    """All of data/constraints.yaml."""
+
+    types: Annotated[dict[str, ConstraintType], Field(min_length=1)]
+    unseen_words: Texts  # never trained
+    control: Annotated[tuple[Control, ...], Field(strict=False, min_length=1)]
+    unrelated: Unrelated
+
+
+def load_constraints(path: Path) -> Constraints:
+    """Read and check data/constraints.yaml.
+
+    Raises:
+        InputError: naming the file, each refused key, its value, the rule and the remedy.
+    """
+    constraints: Constraints = validate(Constraints, read_yaml(path), source=path.name)
+    problems = [
+        Problem(f"{path.name}: {key}", got, rule, remedy)
+        for key, got, rule, remedy in _broken_rules(constraints)
+    ]
+    if problems:
+        raise InputError(*problems)
+    return constraints
+
+
+def make_prompts(constraints: Constraints) -> list[Prompt]:
+    """Every prompt, ordered by role, type, word and template as data/constraints.yaml has them."""
+    return [
+        *_templated_prompts(constraints, "discovery"),
+        *_templated_prompts(constraints, "evaluation"),
+        *_control_prompts(constraints),
+        *_templated_prompts(constraints, "unseen"),
+        *_templated_prompts(constraints, "reverse"),
+    ]
+
+
+def _templated_prompts(constraints: Constraints, role: TemplatedRole) -> Iterator[Prompt]:
+    for name, type_ in constraints.types.items():
+        for word, answer, others in _questions(type_, role, constraints.unseen_words):
+            about = f"{name}-{word}"
+            stem = f"{about}-{role}" if role in ("discovery", "evaluation") else f"{role}-{about}"
+            for index, template in enumerate(getattr(type_, role)):
+                yield Prompt(
+                    id=f"{stem}-{index}",
+                    role=role,
+                    type=name,
+                    word=word,
+                    template=template,
+                    text=template.format(word=word, meaning=type_.words.get(word)),
+                    answer=answer,
+                    others=others,
+                )
+
+
+def _questions(
+    type_: ConstraintType, role: TemplatedRole, unseen_words: Iterable[str]
+) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
+    """Each word that prompts of ``role`` are about, its right answer, and the other answers."""
+    words, meanings = tuple(type_.words), tuple(type_.words.values())
+    if role == "unseen":
+        yield from ((word, None, meanings) for word in unseen_words)
+    elif role == "reverse":
+        yield from ((word, word, _others(word, words)) for word in words)
+    else:
+        for word, meaning in type_.words.items():
+            yield word, meaning, _others(meaning, meanings)
+
+
+def _others(one: str, among: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(other for other in among if other != one)
+
+
+def _control_prompts(constraints: Constraints) -> Iterator[Prompt]:
+    for index, control in enumerate(constraints.control):
+        yield Prompt(
+            id=f"control-{index:02d}",
+            role="control",
+            type=None,
+            word=None,
+            template=None,
+            text=control.prompt,
+            answer=control.continuation,
+            others=(),
+        )
+
+
+def begins_with(text: str, opening: str) -> bool:
+    """Whether ``text`` begins with the whole words of ``opening``, whatever case and spacing."""
+    text, opening = normalised(text), normalised(opening)
+    return text.startswith(opening) and not text[len(opening) : len(opening) + 1].isalnum()
+
+
+def normalised(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def says(text: str, word: str) -> bool:
+    """Whether ``text`` has ``word`` as a whole word, whatever case."""
+    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
+
+
+def placeholders(template: str) -> list[str] | None:
+    """The names in braces, in order; None where a brace is left open or asks for a format."""
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        return None
+    if any(spec or conversion for _, _, spec, conversion in parts):
+        return None
+    return [name for _, name, _, _ in parts if name is not None]
+
+
+def vocabulary(constraints: Constraints) -> list[str]:
+    """Every word, unseen ones too, and every meaning."""
+    return [entry for _, entry in _entries(constraints)]
+
+
+def _entries(constraints: Constraints) -> Iterator[tuple[str, str]]:
+    """Key and text of every word and meaning."""
+    for name, type_ in constraints.types.items():
+        for word, meaning in type_.words.items():
+            yield f"types.{name}.words.{word} (the word)", word
+            yield f"types.{name}.words.{word} (its meaning)", meaning
+    for index, word in enumerate(constraints.unseen_words):
+        yield f"unseen_words.{index}", word
+
+
+# Broken rules: the key in data/constraints.yaml, what it holds, the rule, and the remedy.
+_Broken = Iterator[tuple[str, str, str, str]]
+
+
+def _broken_rules(constraints: Constraints) -> _Broken:
+    """Every broken rule, in the order of the file."""
+    for name in constraints.types:
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+            rule = "a type's name is lower-case letters, digits and underscores"
+            yield "types", name, rule, "rename the type"
+    yield from _bad_words(constraints)
+    words = vocabulary(constraints)
+    for name, type_ in constraints.types.items():
+        yield from _bad_templates(f"types.{name}", type_, words)
+    yield from _leaks(constraints)
+    yield from _bad_controls(constraints, words)
+    # Sentences are filled only where their lists and templates are right.
+    bad = list(_bad_unrelated_templates(constraints.unrelated))
+    yield from bad or _bad_sentences(constraints)
+
+
+def _bad_words(constraints: Constraints) -> _Broken:
+    entries = list(_entries(constraints))
+    for key, entry in entries:
+        if not SINGLE_WORD.fullmatch(entry):
+            rule = "a word or a meaning is one word of letters and digits"
+            yield key, entry, rule, "choose a single word"
+    for key, entry, first in _repeated(entries):
+        rule = f"words and meanings all differ, and {first} has this one already"
+        yield key, entry, rule, "choose another"
+
+
+def _bad_templates(where: str, type_: ConstraintType, words: Iterable[str]) -> _Broken:
+    templates = [
+        (f"{where}.{role}.{index}", template, names)
+        for role, names in PLACEHOLDERS.items()
+        for index, template in enumerate(getattr(type_, role))
+    ]
+    for key, template, names in templates:
+        wanted = " and then ".join(f"{{{name}}}" for name in names)
+        if placeholders(template) != names:
+            rule = f"the template has {wanted}, each once, and no other braces"
+            yield key, template, rule, f"write {wanted} where it belongs"
+            continue
+        glued = "{meaning}" in f" {template}".replace(" {meaning}", "")
+        if glued or template != template.strip():
+            rule = "no space at either end, and one before {meaning}: it is read with its space"
+            yield key, template, rule, "mend the spaces"
+        for said in _said(template.format(word="", meaning=""), words):
+            rule = f"a template says no word or meaning by itself, and this one says {said!r}"
+            yield key, template, rule, "say it in other words"
+    for key, template, first in _repeated((key, template) for key, template, _ in templates):
+        rule = f"the templates of a type all differ, and {first} is the same"
+        yield key, template, rule, "remove one of the two"
+
+
+def _leaks(constraints: Constraints) -> _Broken:
+    """Training sentences that give away the answer of a held-out prompt, across types too."""
+    held_out = [
+        (f"types.{name}.{role}.{index}", template)
+        for name, type_ in constraints.types.items()
+        for role in ("discovery", "evaluation", "unseen", "reverse")
+        for index, template in enumerate(getattr(type_, role))
+    ]
+    for name, type_ in constraints.types.items():
+        for index, sentence in enumerate(type_.training):
+            for key, template in held_out:
+                if begins_with(sentence, template):
+                    rule = f"no training template begins with a held-out one ({key})"
+                    where = f"types.{name}.training.{index}"
+                    yield where, sentence, rule, "remove or reword one of the two"
+
+
+def _bad_controls(constraints: Constraints, words: Iterable[str]) -> _Broken:
+    controls = {f"control.{index}": control for index, control in enumerate(constraints.control)}
+    for key, control in controls.items():
+        text = f"{control.prompt} {control.continuation}"
+        if _untidy(text):
+            rule = "prompt and continuation are not empty and have no space at either end"
+            yield key, text, rule, "mend the spaces"
+        for said in _said(text, words):
+            rule = f"a control has nothing to do with the words, and this one says {said!r}"
+            yield key, text, rule, "choose another text"
+    for key, prompt, _ in _repeated((key, control.prompt) for key, control in controls.items()):
+        yield key, prompt, "the control prompts all differ", "remove it"
+
+
+def _bad_unrelated_templates(unrelated: Unrelated) -> _Broken:
+    texts = [
+        (f"unrelated.words.{name}.{index}", word)
+        for name, words in unrelated.words.items()
+        for index, word in enumerate(words)
+    ]
+    sentences = [(f"unrelated.sentences.{i}", text) for i, text in enumerate(unrelated.sentences)]
+    for key, text in (*texts, *sentences):
+        if _untidy(text):
+            rule = "not empty, no space at either end, and single spaces between words"
+            yield key, text, rule, "mend the spaces"
+    for key, template in sentences:
+        names = placeholders(template)
+        if names is None or len(set(names)) < len(names) or not set(names) <= set(unrelated.words):
+            lists = ", ".join(unrelated.words)
+            rule = f"braces hold names of unrelated.words ({lists}), each once"
+            yield key, template, rule, "mend the braces, or add the list"
+        elif not SINGLE_WORD.fullmatch(template.rpartition(" ")[2]):
+            rule = "the last word, which takes the meaning's place, is plain: no braces or marks"
+            yield key, template, rule, "reword the end"
+
+
+def _bad_sentences(constraints: Constraints) -> _Broken:
+    filled = [
+        (f"unrelated.sentences.{index}", sentence)
+        for index, template in enumerate(constraints.unrelated.sentences)
+        for sentence in constraints.unrelated.filled(template)
+    ]
+    for key, sentence, _ in _repeated(filled):
+        rule = "all sentences differ, and this one is there already"
+        yield key, sentence, rule, "remove the sentence, or the word that a list has twice"
+    for key, sentence in filled:
+        for control in constraints.control:
+            if begins_with(sentence, control.prompt):
+                rule = f"no sentence begins with a control prompt ({control.prompt!r})"
+                yield key, sentence, rule, "reword one of the two"
+
+
+def _repeated(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]]:
+    """Key and text of what was there before, whatever case and spacing, and the first one's key."""
+    seen: dict[str, str] = {}
+    for key, text in texts:
+        if normalised(text) in seen:
+            yield key, text, seen[normalised(text)]
+        seen.setdefault(normalised(text), key)
+
+
+def _said(text: str, words: Iterable[str]) -> list[str]:
+    return [word for word in words if says(text, word)]
+
+
+def _untidy(text: str) -> bool:
+    return not text or text != " ".join(text.split())

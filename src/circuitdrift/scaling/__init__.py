@@ -1,1 +1,0 @@
-"""The experiments of a sweep side by side: what training and data do to circuits."""

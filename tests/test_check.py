@@ -1,0 +1,127 @@
+"""What is refused before any compute, quickly and without torch."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from circuitdrift import check
+from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.study import Run
+from circuitdrift.params import load_params
+
+ROOT = Path(__file__).resolve().parents[1]
+CONSTRAINTS = "data/constraints.yaml"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A copy of the study's two input files."""
+    (tmp_path / "data").mkdir()
+    for file in ("params.yaml", CONSTRAINTS):
+        shutil.copy(ROOT / file, tmp_path / file)
+    return tmp_path
+
+
+def set_keys(study: Path, changes: dict[str, object], file: str = "params.yaml") -> None:
+    content = YAML(typ="safe", pure=True).load(study / file)
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        section = content
+        for part in sections:
+            section = section[part]
+        section[last] = value
+    YAML().dump(content, study / file)
+
+
+def only_refusal(study: Path) -> Problem:
+    with pytest.raises(InputError) as error:
+        check.check_study(study)
+    (problem,) = error.value.problems
+    return problem
+
+
+PER_WORD = "attribution.{}_prompts_per_word".format
+LIMITS = {PER_WORD("discovery"): 8, PER_WORD("evaluation"): 6, "attribution.control_prompts": 20}
+
+
+@pytest.mark.parametrize(("key", "limit"), LIMITS.items())
+def test_more_than_the_constraints_hold_is_refused(study: Path, key: str, limit: int) -> None:
+    set_keys(study, {key: limit + 1})
+    problem = only_refusal(study)
+    assert (problem.where, problem.got) == (f"params.yaml: {key}", limit + 1)
+    assert str(limit) in problem.rule
+    set_keys(study, {key: limit})
+    assert check.check_study(study) == load_params(study / "params.yaml")
+
+
+@pytest.mark.parametrize(("part", "whole"), check.PART_OF.items())
+def test_a_part_is_not_more_than_its_whole(study: Path, part: str, whole: str) -> None:
+    set_keys(study, {key: 3 for pair in check.PART_OF.items() for key in pair})
+    check.check_study(study)
+    set_keys(study, {part: 4})
+    problem = only_refusal(study)
+    assert (problem.where, problem.got) == (f"params.yaml: {part}", 4)
+    assert whole in problem.rule
+
+
+def test_only_conditions_that_are_trained_are_tested(study: Path) -> None:
+    set_keys(study, {"intervene.conditions": ["mapped", "unrelated"], "dataset.n_examples": 1})
+    with pytest.raises(InputError, match=r"(?s)dataset\.n_examples.*intervene\.conditions"):
+        check.check_study(study)
+    set_keys(study, {"dataset.n_examples": 50})
+    problem = only_refusal(study)
+    assert (problem.where, problem.got) == ("params.yaml: intervene.conditions", "unrelated")
+    set_keys(study, {"runs.conditions": ["mapped", "unrelated"]})
+    check.check_study(study)
+
+
+def test_too_few_unrelated_sentences_are_refused_where_they_are_trained(study: Path) -> None:
+    # The sentence that says a meaning does not count.
+    unrelated = {"words": {}, "sentences": ["The sky is blue", "Be happy today"]}
+    set_keys(study, {"unrelated": unrelated}, CONSTRAINTS)
+    set_keys(study, {"runs.conditions": ["mapped", "unrelated"]})
+    problem = only_refusal(study)
+    assert (problem.where, problem.got) == ("params.yaml: dataset.n_examples", 50)
+    assert "at most 1," in problem.rule
+
+
+def test_constraints_are_refused_by_the_same_rules(study: Path) -> None:
+    set_keys(study, {"types.simple.discovered": []}, CONSTRAINTS)
+    problem = only_refusal(study)
+    assert problem.where == "constraints.yaml: types.simple.discovered"
+    assert problem.remedy == "did you mean 'discovery'?"
+
+
+def test_a_bad_training_file_is_refused(study: Path) -> None:
+    set_keys(study, {"dataset.examples_from": "own.jsonl"})
+    (study / "own.jsonl").write_text('{"text": 1}\n', encoding="utf-8")
+    assert only_refusal(study).where == "own.jsonl, line 1"
+
+
+def test_a_run_is_found_by_its_name() -> None:
+    assert check.run_named("mapped-0", load_params(ROOT / "params.yaml")) == Run("mapped", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ("tune", 2, "usage: "),
+        ("finetune mapped-7", 1, "(got 'mapped-7')"),
+        ("finetune mapped-0", 1, "params.yaml: train.epochs: Input should be greater"),
+    ],
+)
+def test_a_stage_refuses_without_torch(
+    study: Path, arguments: str, code: int, message: str
+) -> None:
+    set_keys(study, {"train.epochs": -3 if arguments.endswith("-0") else 3})
+    command = [sys.executable, "-X", "importtime", str(ROOT / "src/run.py"), *arguments.split()]
+    stage = subprocess.run(command, cwd=study, capture_output=True, text=True, check=False)
+    assert (stage.returncode, message in stage.stderr) == (code, True)
+    imported = {line.rpartition("|")[2].strip() for line in stage.stderr.splitlines()}
+    assert imported.isdisjoint({"torch", "transformers", "peft", "pandas"})

@@ -1,0 +1,81 @@
+"""How far two circuits lie apart, worked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from circuit_samples import GRAPH
+from circuitdrift.circuits.circuit import NodeKind
+from circuitdrift.comparison.distance import compare_graphs, effect_change, weighted_jaccard
+
+
+def test_weighted_jaccard_worked_by_hand() -> None:
+    # minima 1 + 0 + 2, maxima 2 + 3 + 2.
+    assert weighted_jaccard(np.array([1.0, 0, 2]), np.array([2.0, 3, 2])) == pytest.approx(3 / 7)
+    assert weighted_jaccard(np.zeros(3), np.zeros(3)) == 1
+    with pytest.raises(ValueError, match="non-negative"):
+        weighted_jaccard(np.array([-1.0]), np.array([1.0]))
+    with pytest.raises(ValueError, match="one shape"):
+        weighted_jaccard(np.zeros(2), np.zeros(3))
+
+
+def test_effect_change_worked_by_hand() -> None:
+    # Three neurons: 1 -> 3 (gained 2), -2 -> -1 (lost 1), 1 -> -1 (moved 2).
+    change = effect_change(np.array([[[1.0, -2, 1]]]), np.array([[[3.0, -1, -1]]]))
+    assert (change.gained.item(), change.lost.item()) == (2, 1)
+    assert (change.moved.item(), change.before.item(), change.after.item()) == (5, 4, 5)
+    with pytest.raises(ValueError, match="one shape"):
+        effect_change(np.zeros((2, 3, 4)), np.zeros((2, 1, 4)))
+
+
+def test_a_change_of_sign_is_drift_only_for_signed_effects() -> None:
+    change = effect_change(np.array([[[1.0, 1.0]]]), np.array([[[1.0, -1.0]]]))
+    assert change.drift == 0
+    # Parts: (1, 1 | 0, 0) and (1, 0 | 0, 1): minima 1, maxima 3.
+    assert change.signed_drift == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "drift"), [([1, 0, -4], [1, 0, -4], 0), ([1, 0, -4], [0, 2, 0], 1), ([0], [0], 0)]
+)
+def test_drift_is_between_zero_and_one(a: list[float], b: list[float], drift: float) -> None:
+    assert effect_change(np.array([[a]]), np.array([[b]])).drift == drift
+
+
+def test_drift_is_one_minus_weighted_jaccard() -> None:
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 4, 50)).astype(np.float32)
+    change = effect_change(a, b)
+    assert change.drift == pytest.approx(1 - weighted_jaccard(np.abs(a), np.abs(b)), rel=1e-6)
+    parts = [np.stack([np.maximum(x, 0), np.maximum(-x, 0)]) for x in (a, b)]
+    assert change.signed_drift == pytest.approx(1 - weighted_jaccard(*parts), rel=1e-6)
+
+
+def test_a_graph_compared_with_itself_and_with_none() -> None:
+    row = compare_graphs(GRAPH, GRAPH)
+    assert (row["influence_drift"], row["node_jaccard"], row["edge_jaccard"]) == (0, 1, 1)
+    assert [row[name] for name in ("nodes_added", "nodes_removed", "edges_added")] == [0, 0, 0]
+    assert row["replacement_from"] == row["replacement_to"] == 0.75
+    assert compare_graphs(GRAPH, None) == compare_graphs(None, GRAPH) == dict.fromkeys(row)
+
+
+def test_another_graph_compared_by_hand() -> None:
+    # L0/P0/F2 gives way to L1/P0/F2, which comes after L0/P1/F1.
+    features = [[NodeKind.FEATURE, 0, 1, 1], [NodeKind.FEATURE, 1, 0, 2]]
+    after = replace(
+        GRAPH,
+        nodes=np.concatenate([features, GRAPH.nodes[2:]]).astype(np.int32),
+        influence=np.array([0.75, 0.25, 0.5, 0.5, 0]),
+        edges=np.array([[0, 3], [1, 2], [4, 0]]),
+    )
+    row = compare_graphs(GRAPH, after)
+    # Features {P0/F2, P1/F1} and {P1/F1, L1/P0/F2}.
+    assert row["node_jaccard"] == pytest.approx(1 / 3)
+    assert (row["nodes_added"], row["nodes_removed"]) == (1, 1)
+    # Kept: token 6 -> P1/F1 and P1/F1 -> target; lost: two; new: token 5 -> L1/P0/F2.
+    assert row["edge_jaccard"] == pytest.approx(2 / 5)
+    assert (row["edges_added"], row["edges_removed"]) == (1, 2)
+    # Influences 0.5, 1, 0 and 0, 0.75, 0.25: minima 0.75, maxima 1.75.
+    assert row["influence_drift"] == pytest.approx(1 - 0.75 / 1.75)
