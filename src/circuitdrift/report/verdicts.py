@@ -152,21 +152,20 @@ def mappings_taught(study: Study) -> Verdict:
     mapping = where(
         study.tables["mapping"], condition=MAPPED, checkpoint=study.last, prompts=EVALUATION
     )
-    beyond_shuffled = criterion(
-        "accuracy on held-out sentences beyond that of shuffled answers",
-        where(mapping, measure=ACCURACY),
-        f"it takes runs of the condition {MAPPED} and of shuffled answers",
-        settings.min_accuracy_gain,
-        alpha=settings.alpha,
+    criteria = tuple(
+        criterion(
+            f"accuracy on held-out sentences beyond {whose}",
+            where(mapping, measure=measure),
+            f"it takes runs of the condition {MAPPED}{needed}",
+            settings.min_accuracy_gain,
+            alpha=settings.alpha,
+        )
+        for measure, whose, needed in (
+            (ACCURACY, "that of shuffled answers", " and of shuffled answers"),
+            (ACCURACY_GAIN, "the base model's", ""),
+        )
     )
-    beyond_base = criterion(
-        "accuracy on held-out sentences beyond the base model's",
-        where(mapping, measure=ACCURACY_GAIN),
-        f"it takes runs of the condition {MAPPED}",
-        settings.min_accuracy_gain,
-        alpha=settings.alpha,
-    )
-    return Verdict(MAPPINGS_TAUGHT, (beyond_shuffled, beyond_base))
+    return Verdict(MAPPINGS_TAUGHT, criteria)
 
 
 def verdict_metrics(study: Study, differ: Verdict, taught: Verdict) -> dict[str, Any]:
