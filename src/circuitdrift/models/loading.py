@@ -17,6 +17,10 @@ from circuitdrift.core.errors import InputError, Problem
 
 def use_threads(n: int) -> None:
     """Set torch's threads, and refuse operations whose result varies from run to run."""
+    # MKL chooses its kernels for exp, cos and the like at the first call. Where two threads make it
+    # at once, one of them may get others and other last bits (LOG.md): so one thread makes it.
+    torch.set_num_threads(1)
+    torch.ones(64).exp().sin().cos().tanh().log()
     torch.set_num_threads(n)
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written costs a tenth of an attribution's time.
