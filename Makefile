@@ -14,8 +14,8 @@ KEY := $(shell { $(PYTHON) -VV; pwd; cat requirements.lock; } 2>&1 | cksum | cut
 LOCKED := $(VENV)/locked-$(KEY)
 READY := $(VENV)/ready-$(KEY)
 
-.PHONY: help setup reproduce push pull share test test-all lint format sweep scaling compare \
-    bench-study bench-attribution bench-waiting verify-reproduction audit lock
+.PHONY: help setup reproduce push pull share test test-all test-kernels fingerprint lint format \
+    sweep scaling compare bench-study bench-attribution bench-waiting verify-reproduction audit lock
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(firstword $(MAKEFILE_LIST)) \
@@ -23,8 +23,9 @@ help: ## List the targets
 
 setup: $(READY) ## Make .venv and install the locked packages, where something changed
 
-reproduce: setup ## Run the study: every stage whose inputs, code or params changed
+reproduce: setup ## Run the study: every stage whose inputs, code or params changed; compare the results
 	$(BIN)/dvc repro
+	$(BIN)/circuitdrift verify --reproduced
 
 REMOTE_HELP := docs/remotes.md says what this means and how remotes are set up
 
@@ -41,10 +42,17 @@ share: setup ## Push an experiment and its artifacts for colleagues: make share 
 PYTEST = OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest --durations=20 \
     --numprocesses 2 --dist loadfile --no-loadscope-reorder
 test: setup ## Run the tests that start no DVC, no server and no real model
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not emulated'
 
 test-all: test ## Run these and the slow ones: the pipeline, remotes, faults, the real model
 	$(PYTEST) -m slow
+
+test-kernels: setup ## Compare the bits of emulated processors of two vendors (needs qemu-user)
+	$(PYTEST) --dist load -m emulated
+
+fingerprint: setup ## Write down the bits that this machine computes under portable kernels
+	$(BIN)/python -m circuitdrift.fingerprint portable > reports/reliability/fingerprint.json.partial
+	mv reports/reliability/fingerprint.json.partial reports/reliability/fingerprint.json
 
 lint: setup ## Check format, style and types
 	$(BIN)/ruff format --check .

@@ -42,7 +42,8 @@ from circuitdrift.attribution.growth import attribute_by_influence, decoder_norm
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.neurons import NeuronBasis
 from circuitdrift.core.files import write_table, write_text
-from circuitdrift.models.loading import use_threads
+from circuitdrift.models.loading import prepare_torch
+from circuitdrift.params import Compute
 
 MODELS = ("gemma-3-270m", "smollm2-135m")
 # Tokens and feature nodes, None for all that are active. All active features of longer prompts
@@ -62,7 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("reports/benchmarks"))
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    use_threads(arguments.threads)
+    prepare_torch(Compute(threads=arguments.threads, kernels="native"))
     write_text(arguments.out / "machine.txt", describe() + "\n")
     graphs: dict[tuple[str, int, int | None], dict[str, Any]] = {}
     prompts: list[dict[str, Any]] = []

@@ -4,7 +4,7 @@
 
 The clone has another path, hash seed, time zone, locale and home, and takes nothing from DVC's run
 cache. It is held against what is committed; with --tiny, which takes minutes, against another
-clone. Every file that differs is named, with the first tensor, cell or line in which it does.
+clone. Every file that differs is named, with the tensor, column or key that differs most.
 Puts its rows into reproduction.csv, and exits with 1 if anything differs.
 """
 
@@ -16,18 +16,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from matplotlib.image import imread
 from ruamel.yaml import YAML
-from safetensors import safe_open
 from study import ROOT, clone_study, commands
 
 from circuitdrift.core.files import write_table
+from circuitdrift.reproduced import files, largest_difference
 
 # The whole pipeline in little more than the time of its imports.
 TINY: Mapping[str, Any] = {
@@ -47,7 +46,7 @@ TINY: Mapping[str, Any] = {
 }
 HERE = {"PYTHONHASHSEED": "1", "TZ": "UTC0", "LC_ALL": "C.UTF-8"}
 ELSEWHERE = {"PYTHONHASHSEED": "2", "TZ": "NPT-5:45", "LC_ALL": "C"}
-COLUMNS = ["profile", "variation", "artifact", "outcome", "first", "absolute", "relative"]
+COLUMNS = ["profile", "variation", "artifact", "outcome", "part", "share"]
 _CALLERS_OWN = ("GIT_", "DVC_", "PYTHON", "HF_", "XDG_", "LC_", "LANG", "TZ")
 
 
@@ -76,7 +75,7 @@ def main() -> int:
     table = options.out / "reproduction.csv"
     before = pd.read_csv(table) if table.is_file() else rows[:0]
     kept = before[(before["profile"] != profile) | (before["variation"] != variation)]
-    write_table(table, pd.concat([kept, rows]))
+    write_table(table, pd.concat([kept, rows])[COLUMNS])
     return 1 if len(differing) else 0
 
 
@@ -154,70 +153,22 @@ def compare(one: Path, other: Path, any_order: bool) -> Iterator[dict[str, Any]]
     locks = stages(one), stages(other)
     names = [name for name in {**locks[0], **locks[1]} if locks[0].get(name) != locks[1].get(name)]
     first = names[0] if names else None
-    if not (first or any_order or lines(one / "dvc.lock") == lines(other / "dvc.lock")):
+    if not (
+        first or any_order or (one / "dvc.lock").read_bytes() == (other / "dvc.lock").read_bytes()
+    ):
         first = "the order of the stages"
-    yield {"artifact": "dvc.lock", "outcome": "differs" if first else "identical", "first": first}
+    yield {"artifact": "dvc.lock", "outcome": "differs" if first else "identical", "part": first}
     hashes = outputs(locks[0]), outputs(locks[1])
     for path in {**hashes[0], **hashes[1]}:
         if hashes[0].get(path) == hashes[1].get(path):
             yield {"artifact": path, "outcome": "identical"}
         else:
-            for name in sorted({*files(one, path), *files(other, path)}):
-                if found := difference(one / name, other / name):
-                    yield {"artifact": name, "outcome": "differs", **found}
-
-
-def files(root: Path, output: str) -> list[str]:
-    paths = [root / output, *(root / output).rglob("*")]
-    return [path.relative_to(root).as_posix() for path in paths if path.is_file()]
-
-
-def difference(one: Path, other: Path) -> dict[str, Any]:
-    """The first part in which two files differ, and by how much; nothing where they are equal."""
-    if not (one.is_file() and other.is_file()):
-        return {"first": f"not in the {'second' if one.is_file() else 'first'} of the two"}
-    if one.read_bytes() == other.read_bytes():
-        return {}
-    read = {".safetensors": tensors, ".csv": cells, ".png": pixels}.get(one.suffix, lines)
-    a, b = read(one), read(other)
-    for part in {**a, **b}:
-        x, y = np.asarray(a.get(part, "none")), np.asarray(b.get(part, "none"))
-        if x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes():
-            continue
-        first = part if x.ndim or y.ndim else f"{part}: {str(x)[:80]} | {str(y)[:80]}"
-        try:
-            numbers = np.stack([x, y]).astype(np.float64)
-        except ValueError:  # words, or tensors of two shapes
-            return {"first": first}
-        apart = np.nanmax(np.abs(numbers[0] - numbers[1]))
-        return {"first": first, "absolute": apart, "relative": apart / np.nanmax(np.abs(numbers))}
-    return {"first": "the same parts, written otherwise"}
-
-
-def tensors(path: Path) -> dict[str, Any]:
-    with safe_open(path, framework="np") as file:
-        described = {f"metadata {key}": text for key, text in (file.metadata() or {}).items()}
-        return {name: file.get_tensor(name) for name in file.keys()} | described  # noqa: SIM118
-
-
-def pixels(path: Path) -> dict[str, Any]:
-    return {"pixels": imread(path)}
-
-
-def cells(path: Path) -> dict[str, Any]:
-    table = pd.read_csv(path, dtype=str, keep_default_na=False).reset_index(names="row")
-    named = table.melt(id_vars="row")
-    parts = zip(named["row"], named["variable"], named["value"], strict=True)
-    return {f"row {row + 1}, {column}": text for row, column, text in parts}
-
-
-def lines(path: Path) -> dict[str, Any]:
-    """Lines by number; of those that say KEY: VALUE, as JSON's do, the values."""
-    parts = {}
-    for number, line in enumerate(path.read_text("utf-8", "replace").split("\n"), start=1):
-        key, colon, value = line.rstrip(",").rpartition(": ")
-        parts[f"line {number} {key.strip()}{colon}".rstrip(": ")] = value
-    return parts
+            pairs = files(one, path), files(other, path)
+            for name in sorted({*pairs[0], *pairs[1]}):
+                a, b = (of.get(name) for of in pairs)
+                if not (a and b and a.read_bytes() == b.read_bytes()):
+                    _, part, share = largest_difference(name, a, b, Counter())
+                    yield {"artifact": name, "outcome": "differs", "part": part, "share": share}
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ from circuitdrift.circuits.circuit import NodeKind, Scores, node_table
 from circuitdrift.core import paths
 from circuitdrift.core.files import write_table
 from circuitdrift.core.prompts import read_prompts
-from circuitdrift.models.loading import use_threads
+from circuitdrift.models.loading import prepare_torch
+from circuitdrift.params import Compute
 
 NODES = (256, 512, 1024)
 MAX_MEMORY_GB = 2.0
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prompts", type=int, default=20)
     arguments = parser.parse_args()
-    use_threads(arguments.threads)
+    prepare_torch(Compute(threads=arguments.threads, kernels="native"))
     matmul_rate()
     prompts = [prompt for prompt in read_prompts(paths.PROMPTS) if prompt.role == "discovery"]
     every = len(prompts) // arguments.prompts

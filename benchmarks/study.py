@@ -2,9 +2,10 @@
 
     python benchmarks/study.py [--out DIR] [--keep DIR]
 
-Writes study.csv. The working tree is measured as it stands, committed or not, and stays as it is.
-Processor seconds and peak memory are the kernel's for the stage's process: user and system time of
-it and its children, and the largest resident set of it or of a single child.
+Puts its rows into study.csv, in place of those of the same kernels. The working tree is measured as
+it stands, committed or not, and stays as it is. Processor seconds and peak memory are the kernel's
+for the stage's process: user and system time of it and its children, and the largest resident set
+of it or of a single child.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import pandas as pd
 from dvc.repo import Repo
 
 from circuitdrift.core.files import write_table
+from circuitdrift.params import load_params
 
 ROOT = Path(__file__).resolve().parents[1]
 BYTES_PER_MAXRSS = 1 if sys.platform == "darwin" else 1024
@@ -49,13 +51,19 @@ def main() -> None:
         clone = arguments.keep or Path(directory) / "study"
         clone_study(clone)
         measurements = [measure(stage, command, clone) for stage, command in commands(clone)]
+        kernels = load_params(clone / "params.yaml").compute.kernels
     table = pd.DataFrame([asdict(measurement) for measurement in measurements])
     print(table.to_string(index=False))
     print(
         f"all: {table['wall_s'].sum():.1f} s of wall time, {table['cpu_s'].sum():.1f} s of "
         f"processor time, {table['peak_gb'].max():.2f} GB at most"
     )
-    write_table(arguments.out / "study.csv", table)
+    table.insert(0, "kernels", kernels)
+    path = arguments.out / "study.csv"
+    if path.is_file():
+        before = pd.read_csv(path)
+        table = pd.concat([before[before["kernels"] != kernels], table])
+    write_table(path, table)
 
 
 def clone_study(clone: Path) -> None:

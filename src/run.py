@@ -8,7 +8,6 @@ here, before a stage imports torch or loads a model.
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ sys.path.insert(0, str(HERE))
 def main(arguments: list[str]) -> int:
     from circuitdrift.check import check_study, run_named
     from circuitdrift.core.errors import InputError
+    from circuitdrift.core.kernels import set_kernels
 
     stages = sorted(module.name for module in iter_modules([str(HERE / "circuitdrift/stages")]))
     if not arguments or arguments[0] not in stages:
@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
         for name in names:
             if (stage, name) not in OF_THE_BASE:
                 run_named(name, params)
-        _set_threads(params.compute.threads)
+        set_kernels(params.compute)
         # Importing torch and transformers makes objects that stay: looking for dead ones among them
         # as often as Python does takes a fifth of the time.
         gc.set_threshold(100_000)
@@ -42,12 +42,6 @@ def main(arguments: list[str]) -> int:
         print(f"{stage}: refused\n{error}", file=sys.stderr)
         return 1
     return 0
-
-
-def _set_threads(threads: int) -> None:
-    """Of every library that computes: each reads its variable when it is first imported."""
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
 
 
 if __name__ == "__main__":

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
-from importlib import import_module
 from pathlib import Path
 
 import pytest
-from reproduction import TINY, set_params
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuitdrift.check import check_study
 from circuitdrift.core import paths
 from circuitdrift.core.files import read_json
 from circuitdrift.importing.tiny import write_tiny
 from circuitdrift.models.loading import load_model, load_tokenizer
 from linearised import VOCABULARY
-from tiny_study import tiny_clone
+from tiny_study import lay_out, run_stages, tiny_clone
 
 ROOT = Path(__file__).resolve().parents[1]
 __all__ = ["tiny_clone"]  # pytest finds a fixture here by its name
@@ -46,28 +42,10 @@ def tiny_tokenizer(tiny_base: Path) -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def tiny_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study's folder after every stage has run in this process. Do not write to it."""
-    root = tmp_path_factory.mktemp("study")
-    (root / "data").mkdir()
-    for name in (paths.PARAMS, paths.CONSTRAINTS, paths.ORIGINAL_STUDY):
-        shutil.copy(ROOT / name, root / name)
-    set_params(root / paths.PARAMS, TINY)
+    root = lay_out(tmp_path_factory.mktemp("study"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        params = check_study(root)
-        runs = [run.name for run in params.runs.all]
-        tested = [run.name for run in params.runs.all if run.condition == "mapped"]
-        for stage, names in (
-            ("import_base", [None]),
-            ("make_dataset", [None]),
-            ("finetune", runs),
-            ("evaluate", ["base", *runs]),
-            ("attribute", ["base", *runs]),
-            ("compare", [None]),
-            ("intervene", tested),
-            ("report", [None]),
-        ):
-            for name in names:
-                import_module(f"circuitdrift.stages.{stage}").run(params, *filter(None, [name]))
+        run_stages()
     return root
 
 

@@ -81,13 +81,13 @@ def test_change_is_placed_by_layer_and_segment() -> None:
     assert table["before"].tolist() == [3, 1]
 
 
-def test_the_features_that_changed_most_come_first() -> None:
+def test_the_features_that_changed_most_in_the_order_of_features() -> None:
     before, after = feature_effects([BEFORE, BEFORE]), feature_effects([AFTER, BEFORE])
     assert np.array_equal(before[0], [[1, 2, 0], [0, 0, 1]])  # summed over positions
     table = feature_changes(before, after, n_top=2)
-    assert table["feature"].tolist() == ["L1/F2", "L0/F1"]
-    assert table["effect_from"].tolist() == [1, 2]
-    assert table["change"].tolist() == [-1, 0.5]
+    assert table["feature"].tolist() == ["L0/F1", "L1/F2"]
+    assert table["effect_from"].tolist() == [2, 1]
+    assert table["change"].tolist() == [0.5, -1]
     assert table["agreement"].tolist() == [0.5, 0.5]
 
 

@@ -212,12 +212,6 @@ def test_prompts_are_those_on_which_the_feature_acts() -> None:
     assert [row["prompts"] for row in rows_of((A, 0), discovery=weaker)] == ["a-0"]
 
 
-def test_words_in_the_prompts_order_and_the_largest_difference_first() -> None:
-    rows = rows_of((B, 1), (A, 1), (A, 0), (B, 0))
-    order = [(row["word"], row["feature"]) for row in rows]
-    assert order == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
-
-
 def test_every_search_is_counted_and_what_is_found_says_what_it_promotes() -> None:
     """Five runs of each condition, one feature that `mapped` alone raises."""
     rng = np.random.default_rng(0)

@@ -10,7 +10,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift.core.errors import InputError
-from circuitdrift.models.loading import load_model, load_tokenizer, single_token_id, use_threads
+from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch, single_token_id
+from circuitdrift.params import Compute
 
 
 def test_a_model_is_float32_in_evaluation_with_visible_attention(
@@ -47,7 +48,7 @@ def test_threads_are_set_and_varying_operations_refused() -> None:
     threads = torch.get_num_threads()
     deterministic = torch.are_deterministic_algorithms_enabled()
     try:
-        use_threads(1)
+        prepare_torch(Compute(threads=1, kernels="native"))
         assert torch.get_num_threads() == 1
         assert torch.are_deterministic_algorithms_enabled()
     finally:

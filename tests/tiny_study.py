@@ -1,18 +1,22 @@
-"""The study on a tiny model, in a clone: run once for all tests that start DVC."""
+"""The study on a tiny model: its stages in one process, and in a clone for tests that start DVC."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reproduction import HERE, TINY, environment, prepare
+from reproduction import HERE, TINY, environment, prepare, set_params
 from study import ROOT
 
-__all__ = ["ROOT", "Clone", "make_clone", "tiny_clone"]
+from circuitdrift.check import check_study
+from circuitdrift.core import paths
+
+__all__ = ["ROOT", "Clone", "lay_out", "make_clone", "run_stages", "tiny_clone"]
 SETTINGS: dict[str, Any] = {**TINY, "runs.seeds": [0]}
 IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -74,6 +78,34 @@ def make_clone(root: Path) -> Clone:
     clone.run("git", "remote", "remove", "origin")
     clone.commit()
     return clone
+
+
+def lay_out(root: Path, **params: Any) -> Path:
+    """Put the inputs of a tiny study into ``root``."""
+    (root / "data").mkdir(parents=True)
+    for name in (paths.PARAMS, paths.CONSTRAINTS, paths.ORIGINAL_STUDY):
+        shutil.copy(ROOT / name, root / name)
+    set_params(root / paths.PARAMS, {**TINY, **params})
+    return root
+
+
+def run_stages(*only: str) -> None:
+    """Run every stage in the working directory, or those of these names, in this process."""
+    params = check_study(Path())
+    runs = [run.name for run in params.runs.all]
+    tested = [run.name for run in params.runs.all if run.condition in params.intervene.conditions]
+    for stage, names in (
+        ("import_base", [None]),
+        ("make_dataset", [None]),
+        ("finetune", runs),
+        ("evaluate", ["base", *runs]),
+        ("attribute", ["base", *runs]),
+        ("compare", [None]),
+        ("intervene", tested),
+        ("report", [None]),
+    ):
+        for name in names if stage in only or not only else ():
+            import_module(f"circuitdrift.stages.{stage}").run(params, *filter(None, [name]))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -19,7 +20,7 @@ from circuitdrift.core.errors import InputError
 from circuitdrift.core.prompts import Prompt
 from circuitdrift.data.constraints import load_constraints, make_prompts
 from circuitdrift.params import Params
-from circuitdrift.verify import verify
+from circuitdrift.verify import verify_study
 
 app = typer.Typer(
     help="What fine-tuning changes inside a language model, measured as circuits.",
@@ -47,12 +48,22 @@ def _refusals_shown() -> Iterator[None]:
 def check(root: Root = Path()) -> None:
     """Check params.yaml and data/constraints.yaml, and say what a study would run.
 
-    Loads no model. Exits with 1 and a remedy for every value that is refused.
+    Exits with 1 and a remedy for every value that is refused, before any compute. Then it takes
+    some seconds to tell whether this machine computes the bits of the committed results.
     """
     with _refusals_shown():
         params = check_study(root)
         prompts = make_prompts(load_constraints(root / paths.CONSTRAINTS))
     Console().print(_summary(params, prompts))
+    from circuitdrift.fingerprint import differing
+
+    if (others := differing(root)) is not None:
+        bits = (
+            f"other than those of the committed results, in {', '.join(others)}"
+            if others
+            else "those of the committed results"
+        )
+        Console().print(Text.assemble(("bits computed here", "bold"), f"  {bits}"))
 
 
 @app.command()
@@ -83,6 +94,47 @@ def sweep(
             Console().print(f"{n} experiments: {(root / PAGE).as_posix()}", soft_wrap=True)
         else:
             _run_sweep(root, workers, dry_run)
+
+
+@app.command()
+def verify(
+    root: Root = Path(),
+    remote: Annotated[bool, typer.Option("--remote", help="Hash what the remote has.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Bring back what is damaged.")] = False,
+    reproduced: Annotated[
+        bool, typer.Option("--reproduced", help="Compare the results with the committed ones.")
+    ] = False,
+) -> None:
+    """Check every byte of the study: cache, workspace, contents and remote.
+
+    Exits with 0 only if all holds. A repair moves what is damaged to .dvc/tmp/quarantine. Results
+    that were computed anew are held against the committed ones instead with --reproduced, which
+    exits with 1 if they differ by more than last bits and no param, code or data was changed.
+    """
+    with _refusals_shown():
+        if reproduced:
+            _show_reproduced(root)
+            return
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            checked, found = verify_study(root, remote=remote, repair=repair, progress=progress)
+    for area, path, wrong, advice in found:
+        Console().out(f"{area}: {path} {wrong}; {advice}")
+    table = Table("area", "checked", "bad")
+    for area, count in checked.items():
+        bad = sum(finding.area == area for finding in found)
+        table.add_row(area, str(count), str(bad), style="red" if bad else "green")
+    Console().print(table)
+    if found:
+        raise typer.Exit(1)
+
+
+def _show_reproduced(root: Path) -> None:
+    from circuitdrift.reproduced import DIFFERENT, reproduction, show
+
+    result = reproduction(root)
+    show(result, Console())
+    if result.outcome == DIFFERENT and not result.changed:
+        raise typer.Exit(1)
 
 
 def _run_sweep(root: Path, workers: int | None, dry_run: bool) -> None:
@@ -129,6 +181,3 @@ def _summary(params: Params, prompts: list[Prompt]) -> Table:
     for name, value in rows.items():
         table.add_row(Text(name, style="bold"), value)
     return table
-
-
-app.command()(_refusals_shown()(verify))

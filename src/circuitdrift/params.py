@@ -72,6 +72,7 @@ class Section(BaseModel):
 
 class Compute(Section):
     threads: PositiveInt
+    kernels: Literal["portable", "native"]
 
 
 class Runs(Section):

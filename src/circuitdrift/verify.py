@@ -19,13 +19,10 @@ from functools import partial
 from logging import CRITICAL
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import typer
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 from safetensors import safe_open
 
 from circuitdrift.core.errors import InputError, Problem
@@ -276,25 +273,3 @@ def verify_study(
     n_opened = sum(path.endswith(tuple(OPENERS)) for path in survey.kept)
     checked = {"cache": len(survey.objects), "workspace": n_paths, "contents": n_opened}
     return checked | ({"remote": len(survey.kept)} if remote else {}), found
-
-
-def verify(
-    root: Annotated[Path, typer.Option(help="The folder of dvc.yaml.")] = Path(),
-    remote: Annotated[bool, typer.Option("--remote", help="Hash what the remote has.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Bring back what is damaged.")] = False,
-) -> None:
-    """Check every byte of the study: cache, workspace, contents and remote.
-
-    Exits with 0 only if all holds. A repair moves what is damaged to .dvc/tmp/quarantine.
-    """
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        checked, found = verify_study(root, remote=remote, repair=repair, progress=progress)
-    for area, path, wrong, advice in found:
-        Console().out(f"{area}: {path} {wrong}; {advice}")
-    table = Table("area", "checked", "bad")
-    for area, count in checked.items():
-        bad = sum(finding.area == area for finding in found)
-        table.add_row(area, str(count), str(bad), style="red" if bad else "green")
-    Console().print(table)
-    if found:
-        raise typer.Exit(1)

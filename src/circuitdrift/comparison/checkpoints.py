@@ -208,12 +208,12 @@ def feature_changes(before: Array, after: Array, n_top: int) -> pd.DataFrame:
         before, after: from :func:`feature_effects`, of the same prompts.
 
     Returns:
-        ``n_top`` rows: feature, its mean effect before and after, the mean change (logits), and
-        the share of prompts on which the change has the mean's sign.
+        ``n_top`` rows, by layer and feature: its mean effect before and after, the mean change
+        (logits), and the share of prompts on which the change has the mean's sign.
     """
     change = after - before
     mean = change.mean(0)
-    top = np.argsort(-np.abs(mean), axis=None, kind="stable")[:n_top]
+    top = np.sort(np.argsort(-np.abs(mean), axis=None, kind="stable")[:n_top])
     layers, features = np.unravel_index(top, mean.shape)
     agrees = np.sign(change[:, layers, features]) == np.sign(mean[layers, features])
     return pd.DataFrame(

@@ -224,7 +224,7 @@ def recruited_rows(
     prompts: Sequence[str],
     settings: Statistics,
 ) -> list[dict[str, Any]]:
-    """A row for each feature found, by word, the largest |difference| of a word first.
+    """A row for each feature found, by word, layer and feature.
 
     Direction is `recruited` where the mean |effect| is larger in `mapped` than in the base model,
     and `retired` where it is not. Differences are of `mapped` minus `shuffled`. Prompts are the
@@ -236,7 +236,6 @@ def recruited_rows(
         discovery, evaluation: the prompts of a role; group a is `mapped`, group b `shuffled`.
         prompts: ids of the discovery prompts.
     """
-    order = list(dict.fromkeys(discovery.words))
     rows = []
     for values, place in zip(found.itertuples(index=False), _features(found), strict=True):
         row = dict(zip(found.columns, values, strict=True))
@@ -260,7 +259,6 @@ def recruited_rows(
                 "prompts": ";".join(prompts[prompt] for prompt in acting),
             }
         )
-    rows.sort(key=lambda row: (order.index((row["type"], row["word"])), -abs(row["difference"])))
     return rows
 
 

@@ -163,7 +163,8 @@ def stratified_nodes(effects: Floats, n: int, generator: np.random.Generator) ->
 
     They come from the fewest nodes that hold 99 % of the total |effect|, the strongest first. These
     are divided into ``n`` intervals that widen geometrically, and each interval gives one node:
-    |effect| spans orders of magnitude, and an even draw would hardly meet a node that matters.
+    |effect| spans orders of magnitude, and an even draw would hardly meet a node that matters. Of
+    an interval it is the node whose random number is least, so that last bits draw no other.
 
     Args:
         effects: ``[n_layers, n_positions, d_mlp]``.
@@ -176,7 +177,8 @@ def stratified_nodes(effects: Floats, n: int, generator: np.random.Generator) ->
     held = magnitude[order].cumsum(0)
     n_holding = int((held < SHARE * held[-1]).sum()) + 1
     edges = _widening(n_holding, min(n, n_holding))
-    places = [int(generator.integers(low, high)) for low, high in pairwise(edges)]
+    lots = torch.from_numpy(generator.random(effects.size))[order]
+    places = [low + int(lots[low:high].argmin()) for low, high in pairwise(edges)]
     return np.stack(np.unravel_index(order[places].numpy(), effects.shape), axis=1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import (
@@ -13,15 +14,21 @@ from transformers import (
 )
 
 from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.models.products import multiply_by_onednn
+
+if TYPE_CHECKING:
+    from circuitdrift.params import Compute
 
 
-def use_threads(n: int) -> None:
-    """Set torch's threads, and refuse operations whose result varies from run to run."""
+def prepare_torch(compute: Compute) -> None:
+    """Set torch's threads and products; refuse operations whose result varies from run to run."""
     # MKL chooses its kernels for exp, cos and the like at the first call. Where two threads make it
     # at once, one of them may get others and other last bits (LOG.md): so one thread makes it.
     torch.set_num_threads(1)
     torch.ones(64).exp().sin().cos().tanh().log()
-    torch.set_num_threads(n)
+    torch.set_num_threads(compute.threads)
+    if compute.kernels == "portable":
+        multiply_by_onednn()
     torch.use_deterministic_algorithms(True)
     # Filling memory that is about to be written costs a tenth of an attribution's time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

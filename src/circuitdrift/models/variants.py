@@ -37,7 +37,9 @@ def choose_planted(mean_effect: Tensor, among: int, seed: int) -> tuple[int, int
     """Draw the neuron to change: layer and feature, uniform over the ``among`` strongest.
 
     Among strong neurons, because scaling one that does nothing changes nothing; drawn, because a
-    hand-picked one would be the easiest to find.
+    hand-picked one would be the easiest to find. Every neuron has a number of its own from the
+    seed, and the least is drawn: whatever the order of the strongest, and mostly whatever the last
+    of them, so that last bits draw no other.
 
     Args:
         mean_effect: signed effect, mean over prompts ``[n_layers, d_mlp]``; |mean| ranks, and of
@@ -49,6 +51,6 @@ def choose_planted(mean_effect: Tensor, among: int, seed: int) -> tuple[int, int
     if among > mean_effect.numel():
         raise ValueError(f"{among} neurons to draw from, and the model has {mean_effect.numel()}")
     strongest = mean_effect.abs().flatten().argsort(descending=True, stable=True)[:among]
-    generator = torch.Generator().manual_seed(seed)
-    drawn = int(strongest[torch.randint(among, (), generator=generator)])
+    lots = torch.rand(mean_effect.numel(), generator=torch.Generator().manual_seed(seed))
+    drawn = int(strongest[lots[strongest].argmin()])
     return divmod(drawn, mean_effect.shape[1])

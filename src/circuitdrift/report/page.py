@@ -229,7 +229,8 @@ def _features(features: pd.DataFrame) -> pd.DataFrame:
         return features
     rows = where(features, condition=focus_condition(sorted(features["condition"].unique())))
     columns = ["run", "feature", "effect_from", "effect_to", "change", "agreement"]
-    return where(rows, run=rows["run"].iloc[0])[columns].head(10)
+    first = where(rows, run=rows["run"].iloc[0])[columns].head(10)
+    return first.sort_values("change", key=abs, ascending=False, kind="stable")
 
 
 def _moved(moved: pd.DataFrame) -> pd.DataFrame:

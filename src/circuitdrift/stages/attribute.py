@@ -22,7 +22,7 @@ from circuitdrift.core import paths
 from circuitdrift.core.files import replacing, write_json
 from circuitdrift.core.prompts import read_prompts
 from circuitdrift.core.study import BASE, Run, checkpoints_in, derived_seed, feature_name
-from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
+from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch
 from circuitdrift.models.lora import adapted, randomised
 from circuitdrift.models.variants import choose_planted, planting
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def run(params: Params, run_name: str) -> None:
     """Trace the base model (``base``) or a run's checkpoints, nulls and positive control."""
-    use_threads(params.compute.threads)
+    prepare_torch(params.compute)
     with replacing(paths.attributions(run_name)) as directory:
         if run_name == BASE:
             _trace_base(params, directory)

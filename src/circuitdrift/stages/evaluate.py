@@ -26,7 +26,7 @@ from circuitdrift.evaluation import (
     read_prompt_ends,
     save_prompt_ends,
 )
-from circuitdrift.models.loading import load_model, load_tokenizer, use_threads
+from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch
 from circuitdrift.models.lora import adapted, adapter_norms
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def run(params: Params, run_name: str) -> None:
     """Write the run's table of every prompt at every checkpoint and its headline numbers; of a
     run, how much the adapter changes each layer's weights; of the base, its readings.
     """
-    use_threads(params.compute.threads)
+    prepare_torch(params.compute)
     prompts, batch_size = read_prompts(paths.PROMPTS), params.evaluate.batch_size
     checkpoints = [] if run_name == BASE else checkpoints_in(paths.CHECKPOINTS / run_name)
     base = None if run_name == BASE else load_prompt_ends(paths.evaluation(BASE) / READINGS_FILE)

@@ -8,7 +8,7 @@ from circuitdrift.core import paths
 from circuitdrift.core.files import replacing
 from circuitdrift.core.prompts import read_examples
 from circuitdrift.core.study import Run
-from circuitdrift.models.loading import load_model, load_tokenizer, single_token_id, use_threads
+from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch, single_token_id
 from circuitdrift.models.lora import add_lora
 from circuitdrift.training import train
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def run(params: Params, run_name: str) -> None:
     """Write models/checkpoints/<run>/ and reports/runs/<run>/training/, each when it is whole."""
     named = Run.parse(run_name)
-    use_threads(params.compute.threads)
+    prepare_torch(params.compute)
     examples = read_examples(paths.training_examples(named.condition))
     tokenizer = load_tokenizer(paths.BASE_MODEL)
     for meaning in sorted({example.meaning for example in examples}):

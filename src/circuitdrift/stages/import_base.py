@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from circuitdrift.core.files import replacing, write_json
 from circuitdrift.core.paths import BASE_MODEL
 from circuitdrift.importing.sources import import_model
-from circuitdrift.models.loading import use_threads
+from circuitdrift.models.loading import prepare_torch
 
 if TYPE_CHECKING:
     from circuitdrift.params import Params
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def run(params: Params) -> None:
     """Write models/base/, whole or not at all."""
-    use_threads(params.compute.threads)
+    prepare_torch(params.compute)
     with replacing(BASE_MODEL) as directory:
         directory.mkdir()
         write_json(directory / "source.json", import_model(params.base.model, directory))

@@ -25,7 +25,7 @@ from circuitdrift.core.study import BASE, Run, checkpoints_in
 from circuitdrift.interventions.run_tests import Study, experiments
 from circuitdrift.interventions.trials import RECRUITED, Features, RanksOf, Rows
 from circuitdrift.interventions.units import ranks_by_type
-from circuitdrift.models.loading import load_model, use_threads
+from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.models.lora import adapted
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ CHECKPOINT_COLUMNS = ("checkpoint", "circuit_from", "model")
 
 def run(params: Params, run_name: str) -> None:
     """Write the run's tables of interventions."""
-    use_threads(params.compute.threads)
+    prepare_torch(params.compute)
     adapters = {path.name: path for path in checkpoints_in(paths.CHECKPOINTS / run_name)}
     study = _read(run_name, list(adapters), params.intervene)
 
