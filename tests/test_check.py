@@ -46,6 +46,21 @@ def only_refusal(study: Path) -> Problem:
     return problem
 
 
+@pytest.mark.parametrize(("machine", "flags"), [("arm64", "avx2"), ("x86_64", "sse4_2 avx")])
+def test_portable_kernels_need_avx2(
+    machine: str, flags: str, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (study / "cpuinfo").write_text(f"flags: {flags}")
+    monkeypatch.setattr(check, "CPU_FLAGS", study / "cpuinfo")
+    monkeypatch.setattr(check.platform, "machine", lambda: machine)
+    problem = only_refusal(study)
+    assert (problem.where, problem.got) == ("params.yaml: compute.kernels", "portable")
+    assert machine in problem.rule
+    assert "native" in problem.remedy
+    set_keys(study, {"compute.kernels": "native"})
+    assert check.check_study(study).compute.kernels == "native"
+
+
 PER_WORD = "attribution.{}_prompts_per_word".format
 LIMITS = {PER_WORD("discovery"): 8, PER_WORD("evaluation"): 6, "attribution.control_prompts": 20}
 

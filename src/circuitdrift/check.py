@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Iterator
 from dataclasses import replace
 from operator import attrgetter
@@ -14,6 +15,8 @@ from circuitdrift.core.study import Run
 from circuitdrift.data.constraints import Constraints, load_constraints
 from circuitdrift.data.examples import refused_count, training_pool, unrelated_sentences
 from circuitdrift.params import Params, load_params
+
+CPU_FLAGS = Path("/proc/cpuinfo")  # Linux's
 
 # A key that counts some of the prompts -> the key that counts all of them.
 PART_OF = {
@@ -50,6 +53,10 @@ def check_params(params: Params, root: Path, source: str) -> None:
 
 
 def _problems(params: Params, constraints: Constraints, pool: list[Example]) -> Iterator[Problem]:
+    if params.compute.kernels == "portable" and (processor := without_avx2()):
+        rule = f"portable kernels are those of x86-64 with AVX2, and this is {processor}"
+        remedy = "set native; `circuitdrift verify --reproduced` then tells how far results differ"
+        yield Problem("params.yaml: compute.kernels", "portable", rule, remedy)
     if problem := refused_count(pool, params.dataset.n_examples):
         yield problem
     for key, most, whole in _limits(params, constraints):
@@ -63,6 +70,14 @@ def _problems(params: Params, constraints: Constraints, pool: list[Example]) -> 
             got=", ".join(untrained),
             rule=f"Input should be among runs.conditions: {', '.join(trained)}",
         )
+
+
+def without_avx2() -> str | None:
+    """What this processor is, if it cannot compute with portable kernels."""
+    if (machine := platform.machine()).lower() not in ("x86_64", "amd64"):
+        return machine
+    flags = CPU_FLAGS.read_text() if CPU_FLAGS.is_file() else "avx2"
+    return None if "avx2" in flags else f"{machine} without AVX2"
 
 
 def _limits(params: Params, constraints: Constraints) -> Iterator[tuple[str, int, str]]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from circuitdrift.check import without_avx2
 from circuitdrift.core.files import read_json
 from circuitdrift.core.kernels import set_kernels
 from circuitdrift.params import Attribution, Compute, Lora, Train
@@ -66,11 +67,13 @@ ATTRIBUTION = Attribution(
 def differing(root: Path) -> list[str] | None:
     """The computations that give other bits here than where a study's results were computed; None
     where the study has no fingerprint. They run in a process of their own, for kernels are chosen
-    at import.
+    at import; a processor without these kernels computes none of them.
     """
     if not (root / FINGERPRINT).is_file():
         return None
     committed = read_json(root / FINGERPRINT)
+    if without_avx2():
+        return list(committed["hashes"])
     here = computed(committed["kernels"])
     return [
         name for name, digest in committed["hashes"].items() if here["hashes"].get(name) != digest
