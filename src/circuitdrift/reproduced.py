@@ -14,6 +14,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -174,18 +175,22 @@ def _pairs(
     if (committed / name).exists():
         ones = files(committed, name)
     else:
-        from dvc.repo import Repo
-
-        with Repo(str(root)) as repo:
-            place = repo.cache.local.oid_to_path
-            oids = files_of(name, out["md5"], Path(place(out["md5"])))
-            ones = {
-                path: Path(place(oid)) for path, oid in oids.items() if not oid.endswith(".dir")
-            }
+        place = _cache(root).oid_to_path
+        oids = files_of(name, out["md5"], Path(place(out["md5"])))
+        ones = {path: Path(place(oid)) for path, oid in oids.items() if not oid.endswith(".dir")}
         if not ones or not all(path.is_file() for path in ones.values()):
             return None
     others = files(root, name)
     return {path: (ones.get(path), others.get(path)) for path in sorted({*ones, *others})}
+
+
+@cache
+def _cache(root: Path) -> Any:
+    """DVC's cache of objects, opened once for all outputs."""
+    from dvc.repo import Repo
+
+    with Repo(str(root)) as repo:
+        return repo.cache.local
 
 
 def files(root: Path, output: str) -> dict[str, Path]:
