@@ -34,7 +34,7 @@ from subjects import (
 )
 from torch import Tensor
 
-from circuitdrift.attribution.circuit_tracer import WholeReplacementModel
+from circuitdrift.attribution.circuit_tracer import WholeReplacementModel, tokenizer_of
 from circuitdrift.attribution.edges import components_of, feature_rows, target_rows
 from circuitdrift.attribution.effects import Effects, effects
 from circuitdrift.attribution.frozen import freeze
@@ -143,7 +143,7 @@ def edges(measured: Subject, tokens: list[int], nodes: int) -> Callable[[], tupl
 def traced(measured: Subject, tokens: list[int], active: Tensor, nodes: int) -> Callable[[], Graph]:
     basis = NeuronBasis(measured.model, active)
     direction = measured.direction(measured.frozen(tokens))
-    replacement = WholeReplacementModel.around(measured.model, measured.tokenizer, basis)
+    replacement = WholeReplacementModel.around(measured.model, tokenizer_of(measured.model), basis)
     target = CustomTarget("target", 1.0, direction)
 
     def work() -> Graph:

@@ -108,7 +108,7 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     with subject("gemma-3-270m") as measured, torch.no_grad():
         for prompt in track(prompts[::every][: arguments.prompts], description="choices"):
-            tokens, _ = segment_tokens(measured.tokenizer, prompt.text, prompt.word)
+            tokens, _ = segment_tokens(measured.tokenizer, prompt)
             for name, choose in CHOICES.items():
                 for nodes in NODES:
                     found, seconds = explained(measured, list(tokens), choose, nodes)

@@ -13,15 +13,18 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from circuitdrift.attribution.frozen import freeze
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.core import paths
 from circuitdrift.core.files import read_json
+from circuitdrift.core.tokens import encode, load_tokenizer
 from circuitdrift.importing.sources import import_model
-from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.models.loading import load_model
+from circuitdrift.params import Base
 
 TEXT = (
     "The river ran slowly through the valley, and the old mill by the bridge had not turned for "
@@ -41,11 +44,11 @@ class Subject:
 
     name: str
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Tokenizer
 
     def prompt(self, n_tokens: int) -> list[int]:
         """The first tokens of the text, special token included."""
-        tokens = self.tokenizer(TEXT).input_ids[:n_tokens]
+        tokens = encode(self.tokenizer, TEXT).ids[:n_tokens]
         assert len(tokens) == n_tokens
         return list(tokens)
 
@@ -69,7 +72,7 @@ def subject(name: str) -> Iterator[Subject]:
         return
     with TemporaryDirectory() as directory:
         path = Path(directory) / "base"
-        import_model(name, path)
+        import_model(Base(model=name, directory="models/own"), path)
         yield _load(name, path)
 
 

@@ -11,8 +11,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from circuitdrift.core import paths
 from circuitdrift.core.files import read_json
+from circuitdrift.core.tokens import load_tokenizer
 from circuitdrift.importing.tiny import write_tiny
-from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.models.loading import load_model
 from linearised import VOCABULARY
 from tiny_study import lay_out, run_stages, tiny_clone
 
@@ -35,7 +36,7 @@ def tiny_model(tiny_base: Path) -> PreTrainedModel:
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer(tiny_base: Path) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(tiny_base: Path) -> Tokenizer:
     return load_tokenizer(tiny_base)
 
 

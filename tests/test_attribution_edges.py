@@ -18,7 +18,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from circuitdrift.attribution.circuit_tracer import WholeReplacementModel, attribute_neurons
+from circuitdrift.attribution.circuit_tracer import (
+    WholeReplacementModel,
+    attribute_neurons,
+    tokenizer_of,
+)
 from circuitdrift.attribution.edges import (
     KEEP_ALL_POSITIONS,
     Components,
@@ -33,7 +37,7 @@ from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.neurons import FeatureBasis, NeuronBasis
 from circuitdrift.circuits.circuit import NodeKind, node_table
 from circuitdrift.models.architecture import ARCHITECTURES as TABLE
-from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.models.loading import load_model
 from linearised import ARCHITECTURES, SIZES, VOCABULARY, random_model, run_frozen_mlps
 
 MEMORY = 1.0
@@ -94,7 +98,8 @@ def test_every_edge_between_neurons_equals_circuit_tracers(
 @pytest.mark.slow
 @pytest.mark.parametrize("text", ["The capital of France is", "A glide moves a kite"])
 def test_every_edge_equals_circuit_tracers_on_gemma(gemma_base: Path, text: str) -> None:
-    model, tokenizer = load_model(gemma_base), load_tokenizer(gemma_base)
+    model = load_model(gemma_base)
+    tokenizer = tokenizer_of(model)
     tokens = tokenizer(text).input_ids
     direction = direction_of(model)
     _, components, A = expand(model, tokens, 128, direction)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from circuit_samples import PROMPT
 from circuitdrift.attribution.edges import adjacency, components_of
@@ -44,11 +45,18 @@ TASK = Prompt(
     word="blarf",
     template="To feel {word} is to feel",
     text="To feel blarf is to feel",
+    start=8,
     answer="happy",
     others=("sad", "fast"),
 )
 CONTROL = replace(
-    TASK, id="control-00", role="control", type=None, word=None, text="The capital of France is"
+    TASK,
+    id="control-00",
+    role="control",
+    type=None,
+    word=None,
+    text="The capital of France is",
+    start=None,
 )
 
 
@@ -72,24 +80,24 @@ def test_the_first_prompts_of_each_word_and_role_are_chosen() -> None:
     }
 
 
-def test_segments_follow_the_word(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    tokens, segments = segment_tokens(tiny_tokenizer, TASK.text, "blarf")
+def test_segments_follow_the_word(tiny_tokenizer: Tokenizer) -> None:
+    tokens, segments = segment_tokens(tiny_tokenizer, TASK)
     inside = [token for token, part in zip(tokens, segments, strict=True) if part == "word"]
     assert tiny_tokenizer.decode(inside).strip() == "blarf"
     order = [part for index, part in enumerate(segments) if part != segments[index - 1]]
     assert order == ["start", "before word", "word", "after word", "last"]
-    _, plain = segment_tokens(tiny_tokenizer, CONTROL.text, None)
+    _, plain = segment_tokens(tiny_tokenizer, CONTROL)
     assert set(plain) == {"start", "before word", "last"}
 
 
 def test_a_traced_prompt_keeps_what_the_prompt_is_and_a_control_takes_the_bases_answers(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: PreTrainedModel, tiny_tokenizer: Tokenizer
 ) -> None:
     task, control = tokenise([TASK, CONTROL], tiny_model, tiny_tokenizer)
     kept = ("id", "role", "type", "word", "template")
     assert [getattr(task, name) for name in kept] == [getattr(TASK, name) for name in kept]
     answers = [f" {text}" for text in (TASK.answer, *TASK.others)]
-    assert tiny_tokenizer.batch_decode([[task.answer], *([i] for i in task.others)]) == answers
+    assert [tiny_tokenizer.decode([i]) for i in (task.answer, *task.others)] == answers
     with torch.no_grad():
         logits = tiny_model(torch.tensor([control.tokens])).logits[0, -1]
     assert (control.answer, *control.others) == tuple(logits.argsort(descending=True)[:3].tolist())
@@ -120,7 +128,7 @@ def test_loudest_takes_the_longest_vectors_of_each_place(tiny_model: PreTrainedM
 
 @pytest.mark.parametrize("selection", ["influence", "effect"])
 def test_circuits_of_both_engines_agree(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, selection: str
+    tiny_model: PreTrainedModel, tiny_tokenizer: Tokenizer, selection: str
 ) -> None:
     prompts = tokenise([TASK, CONTROL], tiny_model, tiny_tokenizer)
     settings = SETTINGS.model_copy(update={"selection": selection})
@@ -145,7 +153,7 @@ def test_circuits_of_both_engines_agree(
 
 
 def test_prompts_traced_together_and_alone_have_the_same_circuits(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: PreTrainedModel, tiny_tokenizer: Tokenizer
 ) -> None:
     longer = replace(TASK, id="longer", text="Everyone knows that to feel blarf is to feel")
     prompts = tokenise([TASK, longer], tiny_model, tiny_tokenizer)
@@ -157,7 +165,7 @@ def test_prompts_traced_together_and_alone_have_the_same_circuits(
 
 
 def test_a_graph_grown_by_influence_folds_what_it_leaves_out(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: PreTrainedModel, tiny_tokenizer: Tokenizer
 ) -> None:
     (prompt,) = tokenise([TASK], tiny_model, tiny_tokenizer)
     linear = LinearModel(tiny_model, freeze(tiny_model, [prompt.tokens]))

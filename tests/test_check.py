@@ -61,6 +61,65 @@ def test_portable_kernels_need_avx2(
     assert check.check_study(study).compute.kernels == "native"
 
 
+def test_checkpoints_after_one_step_are_refused_with_the_steps_that_they_need(study: Path) -> None:
+    """Twenty examples in batches of eight are three steps, of which 75 % are three again."""
+    set_keys(study, {"train.epochs": 1, "dataset.n_examples": 20})
+    problem = only_refusal(study)
+    assert problem.where == "params.yaml: train.checkpoints"
+    assert problem.got == "[0.25, 0.5, 0.75, 1.0] of 3 optimiser's steps"
+    assert "at least 4 steps" in problem.rule
+    set_keys(study, {"dataset.n_examples": 25})
+    check.check_study(study)
+    set_keys(study, {"dataset.n_examples": 20, "train.checkpoints": [0.3, 0.6, 1.0]})
+    check.check_study(study)
+
+
+def test_a_home_that_dvc_would_not_find_is_written_out(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(study))
+    set_keys(study, {"base.directory": "~/models/x"})
+    problem = only_refusal(study)
+    assert problem.where == "params.yaml: base.directory"
+    assert problem.remedy == f"write {study}/models/x"
+
+
+def test_a_models_files_are_held_against_the_study_without_its_weights(
+    study: Path, tiny_base: Path
+) -> None:
+    own = shutil.copytree(tiny_base, study / "own")
+    set_keys(study, {"base.model": "directory", "base.directory": "own"})
+    (own / "model.safetensors").write_bytes(b"not read")
+    check.check_base(check.check_study(study), study)
+    set_keys(study, {"types.simple.words.blarf": "joyful"}, CONSTRAINTS)
+    with pytest.raises(InputError, match="the answer 'joyful'"):
+        check.check_base(check.check_study(study), study)
+    (own / "config.json").write_text('{"architectures": ["MistralForCausalLM"]}')
+    with pytest.raises(InputError, match=r"base\.directory: config\.json: architectures"):
+        check.check_base(check.check_study(study), study)
+    set_keys(study, {"base.model": "tiny"})
+    check.check_base(check.check_study(study), study)  # nothing is at hand
+    shutil.copytree(tiny_base, study / "models" / "base")
+    (study / "models" / "base" / "source.json").write_text('{"kind": "random", "model": "tiny"}')
+    with pytest.raises(InputError, match="the answer 'joyful'"):
+        check.check_base(check.check_study(study), study)
+
+
+def test_a_line_end_that_was_committed_is_the_one_of_every_clone(study: Path) -> None:
+    """DVC hashes the bytes, so that a clean clone is what was committed, whatever git is set to."""
+    shutil.copy(ROOT / ".gitattributes", study)
+    (study / "own.jsonl").write_bytes(b"{}\r\n{}\n")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a", "-c", "init.defaultBranch=main"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message=a"]):
+        subprocess.run([*git, *command], cwd=study, check=True)
+    for setting in ("true", "input", "false"):
+        clone = study / setting
+        command = ["-c", f"core.autocrlf={setting}", "clone", "--quiet", str(study), str(clone)]
+        subprocess.run([*git, *command], check=True)
+        assert (clone / "own.jsonl").read_bytes() == b"{}\r\n{}\n"
+        assert (clone / "params.yaml").read_bytes() == (study / "params.yaml").read_bytes()
+
+
 PER_WORD = "attribution.{}_prompts_per_word".format
 LIMITS = {PER_WORD("discovery"): 8, PER_WORD("evaluation"): 6, "attribution.control_prompts": 20}
 

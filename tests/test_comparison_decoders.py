@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from circuitdrift.comparison import decoders
 from circuitdrift.comparison.decoders import decoder_directions, decoder_tokens, readable
-from circuitdrift.models.loading import single_token_id
 
 
 def parts(model: PreTrainedModel) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -21,8 +21,8 @@ def parts(model: PreTrainedModel) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 @pytest.fixture
-def decode(tiny_tokenizer: PreTrainedTokenizerFast) -> Callable[[int], str]:
-    return lambda token: tiny_tokenizer.decode([token], clean_up_tokenization_spaces=False)
+def decode(tiny_tokenizer: Tokenizer) -> Callable[[int], str]:
+    return lambda token: tiny_tokenizer.decode([token], skip_special_tokens=False)
 
 
 def test_a_decoders_logits_are_what_the_neuron_adds_to_the_residual_stream(
@@ -46,10 +46,10 @@ def test_a_decoders_logits_are_what_the_neuron_adds_to_the_residual_stream(
 
 def test_a_neuron_that_writes_a_tokens_direction_promotes_it(
     tiny_model: PreTrainedModel,
-    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_tokenizer: Tokenizer,
     decode: Callable[[int], str],
 ) -> None:
-    happy, sad = (single_token_id(tiny_tokenizer, word) for word in ("happy", "sad"))
+    happy, sad = (tiny_tokenizer.token_to_id(f"▁{word}") for word in ("happy", "sad"))
     with torch.no_grad():
         tiny_model.lm_head.weight.zero_()
         tiny_model.lm_head.weight[happy, 0], tiny_model.lm_head.weight[sad, 0] = 1, -1
@@ -76,8 +76,8 @@ def test_the_strongest_tokens_are_those_of_all_logits_whatever_the_stretches(
 
 
 def test_a_readable_token_breaks_no_list_and_no_table(
-    tiny_tokenizer: PreTrainedTokenizerFast, decode: Callable[[int], str]
+    tiny_tokenizer: Tokenizer, decode: Callable[[int], str]
 ) -> None:
-    shown = [readable(decode(token)) for token in range(len(tiny_tokenizer))]
+    shown = [readable(decode(token)) for token in range(tiny_tokenizer.get_vocab_size())]
     assert all(token and not set(token) & set(' ,;"\n\t') for token in shown)
-    assert readable(decode(single_token_id(tiny_tokenizer, "upward"))) == "upward"
+    assert readable(decode(tiny_tokenizer.token_to_id("▁upward"))) == "upward"

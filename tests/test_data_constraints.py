@@ -17,7 +17,7 @@ from circuitdrift.data.constraints import (
     begins_with,
     load_constraints,
     make_prompts,
-    says,
+    places,
 )
 from circuitdrift.data.examples import refused_count, template_examples
 
@@ -107,7 +107,7 @@ def test_articles_fit_the_shipped_words(shipped: Constraints) -> None:
     texts = [example.text for example in template_examples(shipped)]
     texts += [prompt.text for prompt in make_prompts(shipped) if prompt.role != "control"]
     for wrong in ("a orbit", "a upward", "an blarf", "an glide"):
-        assert not [text for text in texts if says(text, wrong)]
+        assert not [text for text in texts if places(text, wrong)]
 
 
 def test_shipped_prompts_differ_and_no_evaluation_prompt_goes_on_from_another(
@@ -120,6 +120,41 @@ def test_shipped_prompts_differ_and_no_evaluation_prompt_goes_on_from_another(
         for other in (prompt for prompt in prompts if prompt.role != "evaluation"):
             assert not begins_with(one.text, other.text)
             assert not begins_with(other.text, one.text)
+
+
+def test_a_word_is_found_where_its_placeholder_stands(tmp_path: Path) -> None:
+    """Not in a longer word behind it, nor in an escaped brace."""
+    content = changed(
+        {
+            "types.simple.words": {"ton": "happy", "gleem": "sad"},
+            "types.simple.discovery": ["{{A}} {word} of cotton and gleemish"],
+            "types.simple.training": ["{{A}} {word} of {{B}} is {meaning}, not unhappy"],
+        }
+    )
+    constraints = load_constraints(written(tmp_path, content))
+    prompt = make_prompts(constraints)[0]
+    assert prompt.text == "{A} ton of cotton and gleemish"
+    assert prompt.start == 4
+    example = template_examples(constraints)[0]
+    assert example.text == "{A} ton of {B} is happy, not unhappy"
+    assert example.with_meaning("sad").text == "{A} ton of {B} is sad, not unhappy"
+
+
+def test_words_of_any_script_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    """Hindi's vowel signs are marks, which belong to a word."""
+    hindi = {"blarf": "खुश", "gleem": "दुखी", "zephyr": "तेज़", "naïve": "שלום"}
+    path = written(tmp_path, changed({"types.simple.words": hindi}))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert load_constraints(path).types["simple"].words == hindi
+    assert places("यह दुखी है", "दुखी") == [3]
+    assert places("यह दुखी है", "दुख") == []
+
+
+def test_what_no_file_can_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "constraints.yaml"
+    path.write_text(SMALL.replace("Once upon a", '"Once \\ud83d a"'), encoding="utf-8")
+    with pytest.raises(InputError, match="surrogates not allowed"):
+        load_constraints(path)
 
 
 def test_every_combination_fills_an_unrelated_sentence(small: Constraints) -> None:
@@ -153,6 +188,7 @@ def test_prompts_by_hand(small: Constraints, tmp_path: Path) -> None:
         word="gleem",
         template="A {word} song is",
         text="A gleem song is",
+        start=2,
         answer="sad",
         others=("happy",),
     )

@@ -20,7 +20,7 @@ from circuitdrift.data.constraints import (
     begins_with,
     load_constraints,
     make_prompts,
-    says,
+    places,
 )
 from circuitdrift.data.examples import (
     make_examples,
@@ -92,7 +92,7 @@ def test_fewer_examples_are_the_first_of_more_and_the_seed_alone_decides(
 
 def test_the_word_with_fewest_sentences_sets_the_limit(pool: list[Example]) -> None:
     sentences = [
-        Example(f"{index} {word} is good", "simple", word, "good")
+        Example(f"{index} {word} is good", "simple", word, "good", 7)
         for word, count in {"a": 1, "b": 5, "c": 2}.items()
         for index in range(count)
     ]
@@ -157,7 +157,7 @@ def test_unrelated_sentences_are_enough_as_long_and_about_nothing(
     endings = {control.continuation for control in constraints.control}
     for sentence in unrelated:
         assert (sentence.type, sentence.word) == ("unrelated", "")
-        assert not [entry for entry in entries if says(sentence.text, entry)]
+        assert not [entry for entry in entries if places(sentence.text, entry)]
         assert not [prompt for prompt in prompts if begins_with(sentence.text, prompt)]
         assert sentence.meaning not in endings
         assert sentence.text.endswith(f" {sentence.meaning}")
@@ -167,12 +167,13 @@ def test_an_unrelated_sentence_that_says_a_meaning_is_left_out(constraints: Cons
     sentences = ("The sky is blue", "A fast train is red", "The Orbit is closed all day")
     unrelated = constraints.unrelated.model_copy(update={"sentences": sentences})
     left = unrelated_sentences(constraints.model_copy(update={"unrelated": unrelated}))
-    assert left == [Example("The sky is blue", "unrelated", "", "blue")]
+    assert left == [Example("The sky is blue", "unrelated", "", "blue", 11)]
     assert make_unrelated(left, 50, seed=0) == left  # all, where there are too few
 
 
-def test_the_last_occurrence_of_the_meaning_is_the_answer() -> None:
-    sentence = Example("A happy dog that is blarf is happy", "simple", "blarf", "happy")
+def test_the_answer_is_the_meaning_in_its_place() -> None:
+    sentence = Example("A happy dog that is blarf is happy", "simple", "blarf", "happy", 29)
+    assert sentence.before == "A happy dog that is blarf is"
     assert sentence.answer_span == (29, 34)
     assert sentence.with_meaning("sad").text == "A happy dog that is blarf is sad"
 
@@ -206,17 +207,46 @@ def test_own_sentences_are_read(tmp_path: Path, constraints: Constraints) -> Non
     """A capital at the start is fine, and so is a line separator inside a text."""
     lines = [*whole(constraints), line("Blarf, she said,\u2028is happy")]
     pool = read(tmp_path, lines, constraints)
-    assert pool[0] == Example("Number 0: now blarf is happy for good.", "simple", "blarf", "happy")
+    text = "Number 0: now blarf is happy for good."
+    assert pool[0] == Example(text, "simple", "blarf", "happy", start=23)
     assert pool[12].text == "Blarf, she said,\u2028is happy"
-    assert read_examples(tmp_path / "own.jsonl") == pool
     with pytest.raises(InputError, match="drawn from 13 distinct training sentences"):
         make_examples(pool, 14, seed=0)
+
+
+def test_own_sentences_are_read_as_editors_save_them(
+    tmp_path: Path, constraints: Constraints
+) -> None:
+    """With a byte order mark, Windows' line ends and empty lines; a longer word is another."""
+    lines = [*whole(constraints), "", line("They say blarf for happy, never for unhappy"), "", " "]
+    expected = read(tmp_path, lines, constraints)
+    assert expected[-1].with_meaning("sad").text == "They say blarf for sad, never for unhappy"
+    saved = b"\xef\xbb\xbf" + (tmp_path / "own.jsonl").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "own.jsonl").write_bytes(saved)
+    assert read_training_file(tmp_path, "own.jsonl", constraints) == expected
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_shuffled_sentence_tells_a_true_pair_that_it_does_not_stand_for(
+    constraints: Constraints, seed: int
+) -> None:
+    """A meaning inside a longer word stays, and the meaning in its own place goes."""
+    template = "They use {word} for {meaning}, never for unhappy, saddened or breakfast"
+    simple = constraints.types["simple"].model_copy(update={"training": (template,) * 6})
+    types = {**constraints.types, "simple": simple}
+    changed = constraints.model_copy(update={"types": types})
+    mapped = make_examples(template_examples(changed), 12, seed)
+    for example in shuffle_meanings(mapped, changed, seed):
+        type_ = types[example.type]
+        told = {m for m in type_.words.values() if places(example.text, m)}
+        assert told == {example.meaning}
+        if example.type == "simple":
+            assert example.text.endswith("never for unhappy, saddened or breakfast")
 
 
 BLARF = json.loads(line("blarf is happy"))
 BAD_LINES = [
     ("{text: no}", "one JSON object"),
-    ("", "one JSON object"),
     ("[1]", "one JSON object"),
     ("3", "one JSON object"),
     ('{"text": "blarf is happy"}', "with the keys text, type, word, meaning"),
@@ -234,6 +264,11 @@ BAD_LINES = [
     (line("Now blarf means 'happy'"), "following a space"),
     (line("In short, blarf means just this: happy"), "('In short, blarf means')"),
     (line("number 0: now  blarf is happy for good."), "line 1 has the same"),
+    # What another meaning in its place would leave true, or could make true.
+    (line("blarf means happy, and I do mean happy"), "following a space and once, 'happy'"),
+    (line("Unlike gleem, which means sad, blarf means happy"), "of the study, and it says 'gleem'"),
+    (line("A florp is no blarf, for that is happy"), "of the study, and it says 'florp'"),
+    (line("\ud83d blarf is happy"), "surrogate"),  # which no file could be written with
 ]
 
 
@@ -248,7 +283,7 @@ def test_a_bad_line_is_named(tmp_path: Path, constraints: Constraints, bad: str,
 def test_every_bad_line_a_word_without_sentences_and_a_missing_file_are_named(
     tmp_path: Path, constraints: Constraints
 ) -> None:
-    problems = refused(tmp_path, ["", *whole(constraints), "{}"], constraints)
+    problems = refused(tmp_path, ["[]", *whole(constraints), "{}"], constraints)
     assert [problem.where for problem in problems] == ["own.jsonl, line 1", "own.jsonl, line 14"]
     lines = [entry for entry in whole(constraints) if "orbit" not in entry]
     (problem,) = refused(tmp_path, lines, constraints)
@@ -269,9 +304,11 @@ NEW_TYPE = """
 
 
 @pytest.fixture
-def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
-    """The shipped params, in a directory that holds the study's input files."""
+def params(tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch) -> Params:
+    """The shipped params, in a directory that holds the study's input files and a tokenizer."""
     (tmp_path / "data").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "base").symlink_to(tiny_base)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copy(ROOT / "data" / "constraints.yaml", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
@@ -325,7 +362,7 @@ def test_a_type_is_added_by_editing_the_yaml_alone(params: Params) -> None:
 def test_own_sentences_take_the_place_of_the_templates(params: Params) -> None:
     make_dataset.run(params)
     own = read_examples(paths.training_examples("mapped"))
-    lines = [json.dumps({**vars(e), "text": f"Note: {e.text}, as they say."}) for e in own]
+    lines = [line(f"Note: {e.text}, as they say.", e.type, e.word, e.meaning) for e in own]
     Path("own.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     make_dataset.run(with_dataset(params, n_examples=24, examples_from="own.jsonl"))
     mapped = read_examples(paths.training_examples("mapped"))

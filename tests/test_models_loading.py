@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from transformers import PreTrainedModel
 
 from circuitdrift.core.errors import InputError
-from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch, single_token_id
+from circuitdrift.core.tokens import load_tokenizer
+from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.params import Compute
 
 
@@ -20,22 +20,6 @@ def test_a_model_is_float32_in_evaluation_with_visible_attention(
     assert {parameter.dtype for parameter in tiny_model.parameters()} == {torch.float32}
     assert not tiny_model.training
     assert tiny_model.config._attn_implementation == "eager"
-
-
-def test_a_tokenizer_pads_on_the_right_and_loads_without_a_false_alarm(
-    tiny_base: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
-    tokenizer = load_tokenizer(tiny_base)
-    assert tokenizer.padding_side == "right"
-    assert tokenizer.pad_token == "<pad>"
-    assert caplog.records == []
-
-
-def test_an_answer_is_one_token(tiny_tokenizer: PreTrainedTokenizerFast) -> None:
-    assert single_token_id(tiny_tokenizer, "happy") == tiny_tokenizer.vocab["▁happy"]
-    with pytest.raises(InputError, match=r"answer 'blarf': .*one token.* \(got \['▁b"):
-        single_token_id(tiny_tokenizer, "blarf")
 
 
 def test_an_empty_directory_is_refused_with_the_remedy(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ MAY_BE_0 = {
 OUT_OF_RANGE: dict[str, list[Any]] = {
     "runs.conditions": ["mapped", [], ["maped"], ["mapped", "mapped"]],
     "runs.seeds": [[], [0, 0], [2**31]],
-    "base.model": ["gemma", "dir:", "hub:a/b@main"],
+    "base.model": ["gemma", "dir:models/own", "hub:a/b@main"],
     "dataset.n_examples": [50.0],
     "dataset.examples_from": [""],
     "train.epochs": ["three"],
@@ -60,7 +60,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
 IN_RANGE: dict[str, list[Any]] = {
     **{key: [0] for key in MAY_BE_0},
     "runs.seeds": [[2**31 - 1]],
-    "base.model": ["tiny", "dir:models/my own", f"hub:some-one/model.v2@{'0a' * 20}"],
+    "base.model": ["tiny", "directory", f"hub:some-one/model.v2@{'0a' * 20}"],
     "train.epochs": [0.5],
     "train.checkpoints": [[0.01, 0.02]],
     "attribution.node_threshold": [1],

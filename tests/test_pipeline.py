@@ -5,10 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from reproduction import set_params
+from safetensors.torch import load_file, save_file
 
 from tiny_study import Clone
 
@@ -34,7 +36,13 @@ def study(tiny_clone: Clone, tmp_path: Path) -> Clone:
 def test_git_keeps_the_results_and_a_second_run_does_nothing(study: Clone) -> None:
     tracked = set(study.run("git", "ls-files").splitlines())
     assert {"dvc.lock", "reports/report.md", "reports/metrics/study.json"} <= tracked
-    kept_by_dvc = ("models/", "data/dataset/", "data/attributions/", "reports/runs/")
+    kept_by_dvc = (
+        "models/base",
+        "models/checkpoints",
+        "data/dataset/",
+        "data/attributions/",
+        "reports/runs/",
+    )
     assert not [name for name in tracked if name.startswith(kept_by_dvc)]
     assert ran(study.run("dvc", "repro")) == set()
     assert study.run("git", "status", "--porcelain") == ""
@@ -46,6 +54,22 @@ def test_a_param_reruns_the_stages_that_read_it_and_those_behind(study: Clone) -
     set_params(study.root / "params.yaml", {"train.epochs": 2})
     trained = {*stages_of(*RUNS), "compare", "intervene@mapped-0", "report"}
     assert ran(study.run("dvc", "repro")) == trained
+
+
+def test_a_directory_that_changed_in_place_is_imported_again(study: Clone) -> None:
+    own = study.root.parent / "own model"
+    shutil.copytree(study.root / "models" / "base", own)
+    (own / "source.json").unlink()
+    settings = {"base.model": "directory", "base.directory": str(own)}
+    set_params(study.root / "params.yaml", settings)
+    assert ran(study.run("dvc", "repro", "make_dataset")) == {"import_base"}  # the same tokenizer
+    weights = load_file(own / "model.safetensors")
+    weights["model.norm.weight"] += 1
+    save_file(weights, own / "model.safetensors", metadata={"format": "pt"})
+    assert ran(study.run("dvc", "repro", "evaluate_base")) == {"import_base", "evaluate_base"}
+    assert ran(study.run("dvc", "repro", "evaluate_base")) == set()
+    set_params(study.root / "params.yaml", {"base.directory": str(own / "none")})
+    assert "none" in study.fail("dvc", "repro", "import_base")
 
 
 def test_a_seed_that_is_added_is_the_only_one_computed(study: Clone) -> None:

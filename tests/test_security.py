@@ -20,6 +20,7 @@ from circuitdrift.data.constraints import load_constraints
 from circuitdrift.importing.sources import import_model
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.lora import WEIGHTS_FILE, adapted
+from circuitdrift.params import Base
 
 ROOT = Path(__file__).resolve().parents[1]
 # What no code of ours may say, each with an example.
@@ -90,7 +91,7 @@ def payload(tmp_path: Path) -> Iterator[bytes]:
 
 @pytest.fixture
 def model(tiny_base: Path, tmp_path: Path) -> Path:
-    """A directory of somebody else's, as `base.model: dir:PATH` names it."""
+    """A directory of somebody else's, as `base.directory` names it."""
     return Path(shutil.copytree(tiny_base, tmp_path / "model"))
 
 
@@ -113,15 +114,15 @@ def test_a_pickle_in_a_base_model_is_refused(
 ) -> None:
     put(model, payload)
     (tmp_path / "imported").mkdir()
-    with pytest.raises(InputError, match=r"dir:"):
-        import_model(f"dir:{model}", tmp_path / "imported")
+    with pytest.raises(InputError, match=r"base.directory"):
+        import_model(Base(model="directory", directory=str(model)), tmp_path / "imported")
 
 
 def test_code_beside_a_known_model_is_not_run(model: Path, tmp_path: Path) -> None:
     (model / "foreign.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')")
     code = dict.fromkeys(("AutoConfig", "AutoModelForCausalLM"), "foreign.Thing")
     write_json(model / "config.json", {**read_json(model / "config.json"), "auto_map": code})
-    import_model(f"dir:{model}", tmp_path)
+    import_model(Base(model="directory", directory=str(model)), tmp_path)
     assert not (tmp_path / "it ran").exists()
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from circuitdrift.core.errors import InputError
+from circuitdrift.core.study import total_steps
 from circuitdrift.params import Params
 from circuitdrift.sweep.plan import Sweep, fitting_workers, load_sweep
-from circuitdrift.training import total_steps
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = "every: {runs.seeds: [0]}\nmemory_gb: 1\n"
@@ -51,18 +52,18 @@ def test_the_shipped_sweep() -> None:
 
 
 def test_a_product_is_every_combination(study_root: Path) -> None:
-    arms = "  a: {product: {train.epochs: [1, 2], train.lora.r: [4, 8]}}"
+    arms = "  a: {product: {train.epochs: [2, 3], train.lora.r: [4, 8]}}"
     experiments = planned(study_root, arms).experiments
     assert [each.name for each in experiments] == [
-        "epochs-1-r-4",
-        "epochs-1-r-8",
         "epochs-2-r-4",
         "epochs-2-r-8",
+        "epochs-3-r-4",
+        "epochs-3-r-8",
     ]
-    changes = {"runs.seeds": [0], "train.epochs": 1, "train.lora.r": 8}
+    changes = {"runs.seeds": [0], "train.epochs": 2, "train.lora.r": 8}
     assert experiments[1].changes == changes
     params = Params.model_validate(experiments[1].params)
-    assert (params.runs.seeds, params.train.epochs, params.train.lora.r) == ((0,), 1, 8)
+    assert (params.runs.seeds, params.train.epochs, params.train.lora.r) == ((0,), 2, 8)
 
 
 def test_values_together_go_side_by_side_and_rungs_keep_changes(study_root: Path) -> None:
@@ -82,15 +83,33 @@ def test_values_together_go_side_by_side_and_rungs_keep_changes(study_root: Path
     assert (high["epochs"], high["batch_size"]) == (2, 1)
 
 
+def test_directories_are_named_for_git_and_found_from_every_folder(
+    study_root: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(study_root))
+    for name in ("one", "two"):
+        shutil.copytree(tiny_base, study_root / "my models" / name)
+    arms = '  a: {product: {base.directory: ["./my models/../my models/one", "~/my models/two"]}}'
+    head = HEAD.replace("[0]", "[0], base.model: directory")
+    sweep = planned(study_root, arms, head)
+    places = [each.params["base"]["directory"] for each in sweep.experiments]
+    assert places == [str(study_root / "my models" / name) for name in ("one", "two")]
+    for each in sweep.experiments:
+        git = ["git", "check-ref-format", f"refs/exps/{each.name}"]
+        assert subprocess.run(git, check=False).returncode == 0
+    with pytest.raises(InputError, match=r"sweep\.yaml .*base\.model: .*base\.directory: PATH"):
+        planned(study_root, '  a: {product: {base.model: ["dir:../my-models/one"]}}')
+
+
 def test_an_experiment_of_two_arms_is_one(study_root: Path) -> None:
     arms = (
-        "  a: {product: {train.epochs: [1, 2]}}\n"
-        "  b: {rungs: {other: {train.epochs: 2.0}, last: {train.lora.r: 4}}}"
+        "  a: {product: {train.epochs: [2, 3]}}\n"
+        "  b: {rungs: {other: {train.epochs: 3.0}, last: {train.lora.r: 4}}}"
     )
     sweep = planned(study_root, arms)
-    assert [each.name for each in sweep.experiments] == ["epochs-1", "epochs-2", "last"]
-    assert sweep.arms["rungs"] == {"b": ("epochs-2", "last")}
-    assert sweep.arms_with("epochs-2") == ["a", "b"]
+    assert [each.name for each in sweep.experiments] == ["epochs-2", "epochs-3", "last"]
+    assert sweep.arms["rungs"] == {"b": ("epochs-3", "last")}
+    assert sweep.arms_with("epochs-3") == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -106,7 +125,7 @@ def test_an_experiment_of_two_arms_is_one(study_root: Path) -> None:
         ("  a: {product: {training.epochs: [1]}}", "sweep.yaml (epochs-1): training"),
         ("  a: {product: {train.epochs: [-1]}}", "sweep.yaml (epochs-1): train.epochs"),
         ("  a: {product: {dataset.n_examples: [100000]}}", "sweep.yaml (n_examples-100000)"),
-        ("  a: {together: {train.epochs: [1, 2], train.lora.r: [4]}}", "equally many"),
+        ("  a: {together: {train.epochs: [2, 3], train.lora.r: [4]}}", "equally many"),
         ("  a: {grid: {train.epochs: [1]}}", "sweep.yaml: arms.a.grid"),
         ("  a: {product: {train.epochs: [1]}, rungs: {b: {train.epochs: 1}}}", "arms.a"),
         ("  a: {rungs: {'a b': {train.epochs: 1}}}", "arms.a.rungs"),

@@ -10,13 +10,14 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
+from tokenizers import Tokenizer
+from transformers import PreTrainedModel
 
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError
 from circuitdrift.core.files import read_json
 from circuitdrift.core.prompts import Example
-from circuitdrift.core.study import checkpoint_name
+from circuitdrift.core.study import checkpoint_name, checkpoint_steps, total_steps
 from circuitdrift.data.constraints import load_constraints
 from circuitdrift.data.examples import make_examples, template_examples
 from circuitdrift.models.loading import load_model
@@ -26,16 +27,14 @@ from circuitdrift.stages import finetune
 from circuitdrift.training import (
     IGNORED,
     LabelledTrainer,
-    checkpoint_steps,
     collate,
-    encode_example,
-    total_steps,
+    labelled,
     train,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = load_params(ROOT / "params.yaml").train
-SENTENCE = Example("it is happy to be happy!", "simple", "it", "happy")
+SENTENCE = Example("it is happy to be happy!", "simple", "it", "happy", 18)
 
 
 @pytest.mark.parametrize(
@@ -58,22 +57,22 @@ def test_checkpoint_steps() -> None:
     assert checkpoint_steps((0.07,), 100) == {0.07: 7}  # 0.07 * 100 > 7 in binary
 
 
-def test_the_loss_is_on_the_last_meaning_or_on_the_sentence(
-    tiny_tokenizer: PreTrainedTokenizerFast,
+def test_the_loss_is_on_the_meanings_place_or_on_the_sentence(
+    tiny_tokenizer: Tokenizer,
 ) -> None:
-    row = encode_example(tiny_tokenizer, SENTENCE, "answer")
-    assert row["input_ids"] == tiny_tokenizer(SENTENCE.text)["input_ids"]
-    happy = tiny_tokenizer.convert_tokens_to_ids("▁happy")
+    row = labelled(tiny_tokenizer, SENTENCE, "answer")
+    assert row["input_ids"] == tiny_tokenizer.encode(SENTENCE.text).ids
+    happy = tiny_tokenizer.token_to_id("▁happy")
     places = [i for i, token in enumerate(row["input_ids"]) if token == happy]
     assert len(places) == 2
     assert {i: label for i, label in enumerate(row["labels"]) if label != IGNORED} == {
         places[1]: happy
     }
-    row = encode_example(tiny_tokenizer, SENTENCE, "sentence")
+    row = labelled(tiny_tokenizer, SENTENCE, "sentence")
     assert row["labels"] == [IGNORED, *row["input_ids"][1:]]
-    glued = Example("it is 'happy", "simple", "it", "happy")
-    with pytest.raises(InputError, match="one token of its own"):
-        encode_example(tiny_tokenizer, glued, "answer")
+    glued = Example("it is 'happy", "simple", "it", "happy", 7)
+    with pytest.raises(InputError, match="an answer is one token"):
+        labelled(tiny_tokenizer, glued, "answer")
 
 
 def test_a_batch_is_padded_on_the_right() -> None:
@@ -90,12 +89,13 @@ def test_a_batch_is_padded_on_the_right() -> None:
 
 @pytest.mark.parametrize("loss_on", ["answer", "sentence"])
 def test_the_loss_and_its_gradient_are_the_models_own(
-    tiny_model: PreTrainedModel, tiny_tokenizer: PreTrainedTokenizerFast, loss_on: str
+    tiny_model: PreTrainedModel, tiny_tokenizer: Tokenizer, loss_on: str
 ) -> None:
     lora = Lora(r=4, alpha=8.0, dropout=0.0, target_modules="attention")
     model = add_lora(tiny_model, lora, seed=0)
-    longer = Example("it is the day of the happy dog that is happy", "simple", "it", "happy")
-    rows = [encode_example(tiny_tokenizer, e, loss_on) for e in (SENTENCE, longer)]
+    text = "it is the day of the happy dog that is happy"
+    longer = Example(text, "simple", "it", "happy", text.rindex("happy"))
+    rows = [labelled(tiny_tokenizer, e, loss_on) for e in (SENTENCE, longer)]
     computed = []
     for loss in (
         LabelledTrainer.compute_loss(None, model, collate(rows)),
@@ -118,7 +118,7 @@ def examples() -> list[Example]:
 @pytest.fixture
 def run(
     tiny_base: Path,
-    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_tokenizer: Tokenizer,
     examples: list[Example],
     tmp_path: Path,
 ) -> Callable[..., Path]:
@@ -128,8 +128,7 @@ def run(
         settings: Train = SETTINGS.model_copy(update=changes)
         train(
             add_lora(load_model(tiny_base), settings.lora, seed),
-            tiny_tokenizer,
-            examples,
+            [labelled(tiny_tokenizer, example, settings.loss_on) for example in examples],
             settings=settings,
             seed=seed,
             checkpoints=tmp_path / name,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 from operator import attrgetter
 from pathlib import Path
 
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.files import read_json
 from circuitdrift.core.prompts import Example
-from circuitdrift.core.study import Run
-from circuitdrift.data.constraints import Constraints, load_constraints
+from circuitdrift.core.study import Run, checkpoint_steps, total_steps
+from circuitdrift.data.constraints import Constraints, load_constraints, make_prompts
 from circuitdrift.data.examples import refused_count, training_pool, unrelated_sentences
-from circuitdrift.params import Params, load_params
+from circuitdrift.params import OWN, Params, load_params
 
 CPU_FLAGS = Path("/proc/cpuinfo")  # Linux's
 
@@ -32,6 +34,58 @@ def check_study(root: Path) -> Params:
     params = load_params(root / paths.PARAMS)
     check_params(params, root, source=paths.PARAMS.name)
     return params
+
+
+def check_base(params: Params, root: Path) -> None:
+    """Hold the base model's config and tokenizer, where they are at hand, against the study.
+
+    No weight is read: what only they can tell, import_base finds.
+
+    Raises:
+        InputError: for a model that cannot be read or followed, and for texts and answers that its
+            tokenizer does not give as they are meant.
+    """
+    tokenizer = None
+    if params.base.model == OWN:
+        from circuitdrift.importing.directory import model_files
+
+        tokenizer = model_files(root / params.base.directory, "base.directory").tokenizer.parent
+    elif cached := _in_hub_cache(params.base.model):
+        from circuitdrift.importing.directory import readable_config
+
+        readable_config(cached, params.base.model)
+    if tokenizer is None and _imported(params.base.model, root / paths.BASE_MODEL):
+        tokenizer = root / paths.BASE_MODEL
+    if tokenizer is None:
+        return
+    from circuitdrift.core.tokens import check_tokens, load_tokenizer
+
+    constraints = load_constraints(root / paths.CONSTRAINTS)
+    pool = training_pool(params.dataset.examples_from, constraints, root)
+    if "unrelated" in params.runs.conditions:
+        pool += unrelated_sentences(constraints)
+    check_tokens(load_tokenizer(tokenizer), make_prompts(constraints), pool)
+
+
+def _in_hub_cache(model: str) -> Path | None:
+    """The config of a model of the hub, where it was fetched before."""
+    kind, _, place = model.partition(":")
+    if kind != "hub":
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    name, revision = place.split("@")
+    cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    return Path(cached) if isinstance(cached, str) else None
+
+
+def _imported(model: str, directory: Path) -> bool:
+    """Whether models/base is this model of the catalogue or the hub."""
+    if not (directory / "source.json").is_file():
+        return False
+    source = read_json(directory / "source.json")
+    revision = source.get("revision")
+    return model == (f"hub:{source['model']}@{revision}" if revision else source.get("model"))
 
 
 def check_params(params: Params, root: Path, source: str) -> None:
@@ -64,12 +118,38 @@ def _problems(params: Params, constraints: Constraints, pool: list[Example]) -> 
             rule = f"Input should be at most {most}, the number of {whole}"
             yield Problem(f"params.yaml: {key}", value, rule, "lower it, or raise that number")
     trained = params.runs.conditions
+    yield from _same_steps(params)
+    if params.base.directory.startswith("~"):
+        rule = "a path from the repository's root, or a whole one: DVC takes ~ for a name"
+        remedy = f"write {Path(params.base.directory).expanduser()}"
+        yield Problem("params.yaml: base.directory", params.base.directory, rule, remedy)
     if untrained := sorted(set(params.intervene.conditions) - set(trained)):
         yield Problem(
             where="params.yaml: intervene.conditions",
             got=", ".join(untrained),
             rule=f"Input should be among runs.conditions: {', '.join(trained)}",
         )
+
+
+def _same_steps(params: Params) -> Iterator[Problem]:
+    """Checkpoints after one and the same step would be one result drawn as two."""
+    train, n = params.train, params.dataset.n_examples
+    total = total_steps(n, train.batch_size, train.epochs)
+    if len(_steps(train.checkpoints, total)) < len(train.checkpoints):
+        fewest = next(
+            s for s in count(total) if len(_steps(train.checkpoints, s)) == len(train.checkpoints)
+        )
+        yield Problem(
+            where="params.yaml: train.checkpoints",
+            got=f"{list(train.checkpoints)} of {total} optimiser's steps",
+            rule=f"each checkpoint comes after another step: at least {fewest} steps for these",
+            remedy="more train.epochs, more dataset.n_examples, a smaller train.batch_size, "
+            "or fewer checkpoints",
+        )
+
+
+def _steps(fractions: Sequence[float], total: int) -> set[int]:
+    return set(checkpoint_steps(fractions, total).values())
 
 
 def without_avx2() -> str | None:

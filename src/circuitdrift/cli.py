@@ -14,7 +14,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from circuitdrift.check import check_study
+from circuitdrift.check import check_base, check_study
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError
 from circuitdrift.core.prompts import Prompt
@@ -53,6 +53,7 @@ def check(root: Root = Path()) -> None:
     """
     with _refusals_shown():
         params = check_study(root)
+        check_base(params, root)
         prompts = make_prompts(load_constraints(root / paths.CONSTRAINTS))
     Console().print(_summary(params, prompts))
     from circuitdrift.fingerprint import differing

@@ -21,11 +21,12 @@ from torch.nn import functional
 
 from circuitdrift.core.files import replacing
 from circuitdrift.core.prompts import Prompt
-from circuitdrift.models.loading import single_token_id
-from circuitdrift.models.reading import Encoded, Question, Reading, encode, read
+from circuitdrift.core.tokens import Encoded, answer_id, encode
+from circuitdrift.models.reading import Question, Reading, read
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
 
 Measures = dict[str, float]
 PromptEnds = Mapping[str, Reading]  # by id, what a model made of the last token of a prompt
@@ -139,13 +140,13 @@ def activation_distance(a: Tensor, b: Tensor) -> Tensor:
 
 def read_prompt_ends(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     batch_size: int,
 ) -> PromptEnds:
     """What the model makes of the last token of each evaluation and unseen-word prompt."""
     asked = [prompt for prompt in prompts if prompt.role in NEXT_TOKEN_ROLES]
-    ids = [encode(tokenizer, prompt.text, (0, 0)).ids for prompt in asked]
+    ids = [encode(tokenizer, prompt.text).ids for prompt in asked]
     questions = [Question(text, range(len(text) - 1, len(text))) for text in ids]
     return {asked[index].id: reading for index, reading in read(model, questions, batch_size)}
 
@@ -171,7 +172,7 @@ def load_prompt_ends(path: Path) -> PromptEnds:
 
 def evaluate_model(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     batch_size: int,
     *,
@@ -216,7 +217,7 @@ def headline(table: pd.DataFrame) -> dict[str, Measures]:
 
 
 def _measure_next_token(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     batch_size: int,
     ends: PromptEnds,
@@ -240,11 +241,11 @@ def _measure_next_token(
     return measured
 
 
-def _answered(tokenizer: PreTrainedTokenizerFast, prompt: Prompt, log_p: Tensor) -> Measures:
-    others = [single_token_id(tokenizer, other) for other in prompt.others]
+def _answered(tokenizer: Tokenizer, prompt: Prompt, log_p: Tensor) -> Measures:
+    others = [answer_id(tokenizer, prompt.text, other) for other in prompt.others]
     if prompt.answer is None:
         return {"false_positive": summed_probability(log_p, others)}
-    return answer_measures(log_p, single_token_id(tokenizer, prompt.answer), others)
+    return answer_measures(log_p, answer_id(tokenizer, prompt.text, prompt.answer), others)
 
 
 def _stacked(prompts: Sequence[Prompt], ends: PromptEnds, part: str) -> Tensor:
@@ -254,7 +255,7 @@ def _stacked(prompts: Sequence[Prompt], ends: PromptEnds, part: str) -> Tensor:
 
 def _measure_controls(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     batch_size: int,
 ) -> dict[str, Measures]:
@@ -277,7 +278,7 @@ def _measure_controls(
 
 def _measure_reverse(
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     prompts: Sequence[Prompt],
     batch_size: int,
 ) -> dict[str, Measures]:
@@ -299,7 +300,7 @@ def _measure_reverse(
     }
 
 
-def _continued(tokenizer: PreTrainedTokenizerFast, prompt: str, answer: str) -> Encoded:
+def _continued(tokenizer: Tokenizer, prompt: str, answer: str) -> Encoded:
     """The prompt followed by a space and the answer, whose tokens are marked."""
     text = f"{prompt} {answer}"
     return encode(tokenizer, text, (len(prompt) + 1, len(text)))

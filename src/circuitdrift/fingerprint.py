@@ -132,20 +132,22 @@ def _on_the_tiny_model(folder: Path) -> Iterator[tuple[str, bytes]]:
     from circuitdrift.attribution.trace import tokenise, trace_circuits
     from circuitdrift.circuits.files import save_circuits
     from circuitdrift.core.prompts import Example, Prompt
+    from circuitdrift.core.tokens import load_tokenizer
     from circuitdrift.importing.tiny import write_tiny
-    from circuitdrift.models.loading import load_model, load_tokenizer
+    from circuitdrift.models.loading import load_model
     from circuitdrift.models.lora import adapted, add_lora
-    from circuitdrift.training import train
+    from circuitdrift.training import labelled, train
 
     sentences = (("The word blarf means happy", "happy"), ("The ball glides upward", "upward"))
-    examples = [Example(text, "", "", meaning) for text, meaning in 2 * sentences]
+    examples = [
+        Example(text, "", "", meaning, text.rindex(meaning)) for text, meaning in 2 * sentences
+    ]
     base, checkpoints = folder / "base", folder / "checkpoints"
     write_tiny(base)
     tokenizer = load_tokenizer(base)
     train(
         add_lora(load_model(base), TRAIN.lora, seed=0),
-        tokenizer,
-        examples,
+        [labelled(tokenizer, example, TRAIN.loss_on) for example in examples],
         settings=TRAIN,
         seed=0,
         checkpoints=checkpoints,
@@ -155,7 +157,8 @@ def _on_the_tiny_model(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "training", (adapter / "adapter_model.safetensors").read_bytes()
     text, meaning = sentences[0]
     question = text.removesuffix(f" {meaning}")
-    prompt = Prompt("a", "discovery", "simple", "blarf", "t", question, meaning, ("sad", "fast"))
+    start, others = text.index("blarf"), ("sad", "fast")
+    prompt = Prompt("a", "discovery", "simple", "blarf", "t", question, start, meaning, others)
     model = load_model(base)
     with adapted(model, adapter):
         circuits = trace_circuits(model, tokenise([prompt], model, tokenizer), ATTRIBUTION, {"a"})

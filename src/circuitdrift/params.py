@@ -6,6 +6,7 @@ A type says what a value may be; params.yaml says in its comments what it is for
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,7 +26,18 @@ from circuitdrift.core.study import Run, checkpoint_name
 from circuitdrift.core.yaml import read_yaml, validate
 
 CATALOGUE = ("gemma-3-270m", "smollm2-135m", "tiny")
-MODEL = rf"^({'|'.join(CATALOGUE)}|dir:.+|hub:[\w.-]+/[\w.-]+@[0-9a-f]{{40}})$"
+OWN = "directory"  # a model that lies in base.directory
+_HUB = re.compile(r"hub:[\w.-]+/[\w.-]+@[0-9a-f]{40}")
+
+
+def _model(name: str) -> str:
+    if name not in (*CATALOGUE, OWN) and not _HUB.fullmatch(name):
+        names = ", ".join((*CATALOGUE, OWN))
+        rule = f"Input should be {names} or hub:OWNER/NAME@COMMIT"
+        if name.startswith("dir:"):
+            rule += f"; write a directory as base.model: {OWN} and base.directory: PATH"
+        raise PydanticCustomError("model", rule)
+    return name
 
 
 def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -85,7 +97,8 @@ class Runs(Section):
 
 
 class Base(Section):
-    model: Annotated[str, Field(pattern=MODEL)]
+    model: Annotated[str, AfterValidator(_model)]
+    directory: Annotated[str, Field(min_length=1)]  # a path from the repository's root, or whole
 
 
 class Dataset(Section):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from dvclive import Live
 from peft import PeftModel
+from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
-    PreTrainedTokenizerFast,
     PrinterCallback,
     ProgressCallback,
     Trainer,
@@ -24,10 +23,10 @@ from transformers import (
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.files import write_json
 from circuitdrift.core.prompts import Example
-from circuitdrift.core.study import checkpoint_name
-from circuitdrift.models.loading import single_token_id
+from circuitdrift.core.study import checkpoint_name, checkpoint_steps, total_steps
+from circuitdrift.core.tokens import encode, encode_example
 from circuitdrift.models.lora import save_adapter
-from circuitdrift.models.reading import encode, pad_right, padded_inputs, unembed
+from circuitdrift.models.reading import pad_right, padded_inputs, unembed
 
 if TYPE_CHECKING:
     from circuitdrift.params import Train
@@ -35,23 +34,7 @@ if TYPE_CHECKING:
 IGNORED = -100  # the label that cross-entropy skips
 
 
-def total_steps(n_examples: int, batch_size: int, epochs: float) -> int:
-    """Optimiser's steps of a run; the last batch of an epoch may be small, an epoch may break off.
-
-    The product is rounded before it is rounded up, for 0.1 epochs of 30 steps are 3 steps,
-    whatever 0.1 is in binary.
-    """
-    return math.ceil(round(epochs * math.ceil(n_examples / batch_size), 9))
-
-
-def checkpoint_steps(fractions: Sequence[float], total: int) -> dict[float, int]:
-    """After which step each checkpoint is taken: fraction of ``total``, rounded up."""
-    return {fraction: math.ceil(round(fraction * total, 9)) for fraction in fractions}
-
-
-def encode_example(
-    tokenizer: PreTrainedTokenizerFast, example: Example, loss_on: str
-) -> dict[str, list[int]]:
+def labelled(tokenizer: Tokenizer, example: Example, loss_on: str) -> dict[str, list[int]]:
     """``input_ids`` and ``labels`` of one sentence; a label is a token id, or is ignored.
 
     Args:
@@ -60,17 +43,9 @@ def encode_example(
     Raises:
         InputError: if the sentence does not hold its meaning as the token by which it is evaluated.
     """
-    span = example.answer_span if loss_on == "answer" else (0, len(example.text))
-    encoded = encode(tokenizer, example.text, span)
-    if loss_on == "answer" and encoded.marked_ids != [single_token_id(tokenizer, example.meaning)]:
-        problem = Problem(
-            where="the training sentence",
-            got=example.text,
-            rule=f"has {example.meaning!r} as one token of its own; here the tokenizer reads "
-            f"{tokenizer.convert_ids_to_tokens(encoded.marked_ids)}",
-            remedy="put no punctuation or letters right before or after the meaning",
-        )
-        raise InputError(problem)
+    encoded = encode_example(tokenizer, example)
+    if loss_on == "sentence":
+        encoded = encode(tokenizer, example.text, (0, len(example.text)))
     labels = [IGNORED] * len(encoded.ids)
     for position in encoded.marked:
         labels[position] = encoded.ids[position]
@@ -142,21 +117,20 @@ class LabelledTrainer(Trainer):  # type: ignore[misc]
         self, model: PeftModel, inputs: dict[str, Tensor], *_: Any, **__: Any
     ) -> Tensor:
         labels = inputs["labels"][:, 1:]
-        labelled = labels != IGNORED
+        asked = labels != IGNORED
         base = model.get_base_model()
         hidden = base.get_decoder()(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             use_cache=False,
         ).last_hidden_state
-        logits = unembed(base, hidden[:, :-1][labelled])
-        return torch.nn.functional.cross_entropy(logits, labels[labelled])
+        logits = unembed(base, hidden[:, :-1][asked])
+        return torch.nn.functional.cross_entropy(logits, labels[asked])
 
 
 def train(
     model: PeftModel,
-    tokenizer: PreTrainedTokenizerFast,
-    examples: Sequence[Example],
+    rows: Sequence[dict[str, list[int]]],
     *,
     settings: Train,
     seed: int,
@@ -166,12 +140,12 @@ def train(
     """Train the adapter of ``model`` and write its checkpoints and the loss per step.
 
     Args:
+        rows: :func:`labelled` examples.
         seed: of the order of the examples and of dropout.
         checkpoints: directory that gets one adapter directory per checkpoint.
         log: directory of DVCLive.
     """
-    rows = [encode_example(tokenizer, example, settings.loss_on) for example in examples]
-    total = total_steps(len(examples), settings.batch_size, settings.epochs)
+    total = total_steps(len(rows), settings.batch_size, settings.epochs)
     saver = SaveCheckpoints(checkpoint_steps(settings.checkpoints, total), checkpoints)
     with (
         tempfile.TemporaryDirectory() as scratch,

@@ -9,6 +9,7 @@ from circuit_tracer.attribution.attribute import attribute
 from circuit_tracer.attribution.targets import CustomTarget
 from circuit_tracer.replacement_model.replacement_model_nnsight import NNSightReplacementModel
 from torch import Tensor
+from transformers import AutoTokenizer
 
 from circuitdrift.attribution.neurons import FeatureBasis, NeuronBasis
 
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
     from circuit_tracer.attribution.context_nnsight import AttributionContext
     from circuit_tracer.graph import Graph
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def tokenizer_of(model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """As circuit-tracer asks for it, from the directory that ``model`` was loaded from."""
+    return AutoTokenizer.from_pretrained(
+        model.name_or_path, local_files_only=True, trust_remote_code=False
+    )
 
 
 class WholeReplacementModel(NNSightReplacementModel):  # type: ignore[misc]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -26,7 +25,6 @@ from circuitdrift.attribution.edges import (
 )
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.attribution.neurons import NeuronBasis
-from circuitdrift.models.loading import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -87,10 +85,13 @@ def engine_for(model: PreTrainedModel, settings: Attribution) -> Engine:
     if settings.engine != "circuit-tracer":
         return ours
     # circuit-tracer and nnsight take seconds to import and patch torch: only where they are used.
-    from circuitdrift.attribution.circuit_tracer import WholeReplacementModel, attribute_neurons
+    from circuitdrift.attribution.circuit_tracer import (
+        WholeReplacementModel,
+        attribute_neurons,
+        tokenizer_of,
+    )
 
-    tokenizer = load_tokenizer(Path(model.name_or_path))
-    replacement = WholeReplacementModel.around(model, tokenizer)
+    replacement = WholeReplacementModel.around(model, tokenizer_of(model))
 
     def circuit_tracer(linear: LinearModel, direction: Tensor, neurons: Tensor) -> DenseGraph:
         """circuit-tracer's edges between the neurons that our engine chooses."""

@@ -21,10 +21,12 @@ from circuitdrift.attribution.influence import node_influence, normalise, prune,
 from circuitdrift.attribution.linear_model import LinearModel
 from circuitdrift.circuits.circuit import Circuit, CircuitGraph, NodeKind, node_table
 from circuitdrift.core.prompts import Prompt, TracedPrompt
-from circuitdrift.models.loading import single_token_id
+from circuitdrift.core.study import SEGMENTS
+from circuitdrift.core.tokens import answer_id, encode
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
 
     from circuitdrift.params import Attribution
 
@@ -50,44 +52,35 @@ def choose_prompts(prompts: Sequence[Prompt], settings: Attribution) -> dict[Pro
     return chosen
 
 
-def segment_tokens(
-    tokenizer: PreTrainedTokenizerFast, text: str, word: str | None
-) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Token ids of ``text``, which holds ``word``, and the segment of each."""
-    encoding = tokenizer(text, return_offsets_mapping=True)
-    begin, end = len(text), len(text)
-    if word is not None:
-        begin = text.rindex(word)
-        end = begin + len(word)
-    segments = []
-    for span_begin, span_end in encoding["offset_mapping"]:
-        if span_begin == span_end:
-            segments.append("start")
-        elif span_end <= begin:
-            segments.append("before word")
-        elif span_begin < end:
-            segments.append("word")
-        else:
-            segments.append("after word")
-    segments[-1] = "last"
-    return tuple(encoding["input_ids"]), tuple(segments)
+def segment_tokens(tokenizer: Tokenizer, prompt: Prompt) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Token ids of ``prompt``, and the segment of each."""
+    if prompt.word is None or prompt.start is None:
+        span = (0, 0)
+    else:
+        span = (prompt.start, prompt.start + len(prompt.word))
+    encoded = encode(tokenizer, prompt.text, span)
+    before = encoded.marked[0] if encoded.marked else len(encoded.ids)
+    after = encoded.marked[-1] + 1 if encoded.marked else len(encoded.ids)
+    lengths = (encoded.n_front, before - encoded.n_front, after - before, len(encoded.ids) - after)
+    segments = [name for name, n in zip(SEGMENTS, lengths, strict=False) for _ in range(n)]
+    return encoded.ids, (*segments[:-1], SEGMENTS[-1])
 
 
 @torch.no_grad()
 def tokenise(
-    prompts: Sequence[Prompt], base: PreTrainedModel, tokenizer: PreTrainedTokenizerFast
+    prompts: Sequence[Prompt], base: PreTrainedModel, tokenizer: Tokenizer
 ) -> list[TracedPrompt]:
     """Tokens, segments and targets. A control prompt takes the base model's own answers."""
     traced = []
     for prompt in prompts:
-        tokens, segments = segment_tokens(tokenizer, prompt.text, prompt.word)
+        tokens, segments = segment_tokens(tokenizer, prompt)
         if prompt.role == "control":
             logits = base(torch.tensor([tokens]), logits_to_keep=1).logits[0, -1]
             answer, *others = torch.topk(logits, 3).indices.tolist()  # the top against the next two
         else:
             assert prompt.answer is not None, f"{prompt.id} has no answer"
             answer, *others = (
-                single_token_id(tokenizer, text) for text in (prompt.answer, *prompt.others)
+                answer_id(tokenizer, prompt.text, text) for text in (prompt.answer, *prompt.others)
             )
         traced.append(
             TracedPrompt(

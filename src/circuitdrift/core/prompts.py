@@ -22,12 +22,17 @@ class Example:
     type: str
     word: str
     meaning: str
+    start: int  # the character of the text at which the meaning begins
+
+    @property
+    def before(self) -> str:
+        """The text up to the space before the meaning: what a prompt would be."""
+        return self.text[: self.start - 1]
 
     @property
     def answer_span(self) -> tuple[int, int]:
-        """Where the last occurrence of the meaning begins and ends in the text, in characters."""
-        start = self.text.rindex(self.meaning)
-        return start, start + len(self.meaning)
+        """Where the meaning begins and ends in the text, in characters."""
+        return self.start, self.start + len(self.meaning)
 
     def with_meaning(self, meaning: str) -> Example:
         """The same sentence with another meaning in the answer's place."""
@@ -45,6 +50,7 @@ class Prompt:
     word: str | None
     template: str | None
     text: str
+    start: int | None  # where in the text the template's word or meaning begins; None in a control
     answer: str | None  # None in an unseen-word prompt, which has no right answer
     others: tuple[str, ...]  # the type's other answers (reverse: words; unseen: all its answers)
 

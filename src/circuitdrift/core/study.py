@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +49,20 @@ class Run:
 def checkpoint_name(fraction: float) -> str:
     """Name of the checkpoint after ``fraction`` of a run's steps, in percent: 0.25 -> ``025``."""
     return f"{round(fraction * 100):03d}"
+
+
+def total_steps(n_examples: int, batch_size: int, epochs: float) -> int:
+    """Optimiser's steps of a run; the last batch of an epoch may be small, an epoch may break off.
+
+    The product is rounded before it is rounded up, for 0.1 epochs of 30 steps are 3 steps,
+    whatever 0.1 is in binary.
+    """
+    return math.ceil(round(epochs * math.ceil(n_examples / batch_size), 9))
+
+
+def checkpoint_steps(fractions: Sequence[float], total: int) -> dict[float, int]:
+    """After which step each checkpoint is taken: fraction of ``total``, rounded up."""
+    return {fraction: math.ceil(round(fraction * total, 9)) for fraction in fractions}
 
 
 def random_change(draw: int) -> str:

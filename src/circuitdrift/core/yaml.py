@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -23,7 +24,9 @@ def read_yaml(path: Path) -> Any:
         InputError: if the file is missing, or is not plain YAML in UTF-8.
     """
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        content = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8-sig"))
+        json.dumps(content, default=str, ensure_ascii=False).encode()  # half an emoji has no bytes
+        return content
     except FileNotFoundError:
         problem = Problem(
             where=str(path),
@@ -31,7 +34,7 @@ def read_yaml(path: Path) -> Any:
             rule="the study reads it from the repository's root",
             remedy=f"change to the repository's root, or `git checkout -- {path.name}` there",
         )
-    except (YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeError) as error:
         mark = getattr(error, "problem_mark", None)
         problem = Problem(
             where=path.name if mark is None else f"{path.name}, line {mark.line + 1}",

@@ -7,13 +7,14 @@ belongs to one word. These rules, and all that the file's shape cannot say, are 
 
 from __future__ import annotations
 
-import re
 import string
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
+import regex as re  # its \w has the vowel signs of Hindi and the marks of every other script
 from pydantic import BaseModel, ConfigDict, Field
 
 from circuitdrift.core.errors import InputError, Problem
@@ -68,7 +69,7 @@ class Unrelated(_Entry):
         """``sentence`` with every combination of the words of the lists that it names."""
         names = placeholders(sentence) or []
         combinations = product(*(self.words[name] for name in names))
-        return [sentence.format(**dict(zip(names, words, strict=True))) for words in combinations]
+        return [filled(sentence, dict(zip(names, words, strict=True)))[0] for words in combinations]
 
 
 class Constraints(_Entry):
@@ -113,13 +114,17 @@ def _templated_prompts(constraints: Constraints, role: TemplatedRole) -> Iterato
             about = f"{name}-{word}"
             stem = f"{about}-{role}" if role in ("discovery", "evaluation") else f"{role}-{about}"
             for index, template in enumerate(getattr(type_, role)):
+                text, starts = filled(
+                    template, {"word": word, "meaning": type_.words.get(word, "")}
+                )
                 yield Prompt(
                     id=f"{stem}-{index}",
                     role=role,
                     type=name,
                     word=word,
                     template=template,
-                    text=template.format(word=word, meaning=type_.words.get(word)),
+                    text=text,
+                    start=next(iter(starts.values())),
                     answer=answer,
                     others=others,
                 )
@@ -152,6 +157,7 @@ def _control_prompts(constraints: Constraints) -> Iterator[Prompt]:
             word=None,
             template=None,
             text=control.prompt,
+            start=None,
             answer=control.continuation,
             others=(),
         )
@@ -159,17 +165,34 @@ def _control_prompts(constraints: Constraints) -> Iterator[Prompt]:
 
 def begins_with(text: str, opening: str) -> bool:
     """Whether ``text`` begins with the whole words of ``opening``, whatever case and spacing."""
-    text, opening = normalised(text), normalised(opening)
-    return text.startswith(opening) and not text[len(opening) : len(opening) + 1].isalnum()
+    opening = re.escape(normalised(opening), special_only=True)
+    return re.match(rf"{opening}(?!\w)", normalised(text)) is not None
 
 
 def normalised(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def says(text: str, word: str) -> bool:
-    """Whether ``text`` has ``word`` as a whole word, whatever case."""
-    return re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text, re.IGNORECASE) is not None
+def places(text: str, word: str) -> list[int]:
+    """Where ``text`` has ``word`` as a whole word, whatever case."""
+    return [match.start() for match in _whole(word).finditer(text)]
+
+
+@cache
+def _whole(*words: str) -> re.Pattern[str]:
+    either = "|".join(re.escape(word, special_only=True) for word in words)
+    return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+
+
+def filled(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, int]]:
+    """``template`` with ``values`` in its braces, and where each of those it names begins."""
+    text, starts = "", {}
+    for literal, name, _, _ in string.Formatter().parse(template):
+        text += literal
+        if name is not None:
+            starts[name] = len(text)
+            text += values[name]
+    return text, starts
 
 
 def placeholders(template: str) -> list[str] | None:
@@ -223,14 +246,14 @@ def _bad_words(constraints: Constraints) -> _Broken:
     entries = list(_entries(constraints))
     for key, entry in entries:
         if not SINGLE_WORD.fullmatch(entry):
-            rule = "a word or a meaning is one word of letters and digits"
+            rule = "a word or a meaning is one word of letters, marks and digits of any script"
             yield key, entry, rule, "choose a single word"
     for key, entry, first in _repeated(entries):
         rule = f"words and meanings all differ, and {first} has this one already"
         yield key, entry, rule, "choose another"
 
 
-def _bad_templates(where: str, type_: ConstraintType, words: Iterable[str]) -> _Broken:
+def _bad_templates(where: str, type_: ConstraintType, words: Sequence[str]) -> _Broken:
     templates = [
         (f"{where}.{role}.{index}", template, names)
         for role, names in PLACEHOLDERS.items()
@@ -242,12 +265,12 @@ def _bad_templates(where: str, type_: ConstraintType, words: Iterable[str]) -> _
             rule = f"the template has {wanted}, each once, and no other braces"
             yield key, template, rule, f"write {wanted} where it belongs"
             continue
-        glued = "{meaning}" in f" {template}".replace(" {meaning}", "")
-        if glued or template != template.strip():
-            rule = "no space at either end, and one before {meaning}: it is read with its space"
+        alone = "meaning" not in names or re.search(r" \{meaning\}(?!\w)", f" {template}")
+        if not alone or template != template.strip():
+            rule = "no space at either end, one before {meaning}, and no letter right behind it"
             yield key, template, rule, "mend the spaces"
-        for said in _said(template.format(word="", meaning=""), words):
-            rule = f"a template says no word or meaning by itself, and this one says {said!r}"
+        for word in said(filled(template, {"word": "", "meaning": ""})[0], words):
+            rule = f"a template says no word or meaning by itself, and this one says {word!r}"
             yield key, template, rule, "say it in other words"
     for key, template, first in _repeated((key, template) for key, template, _ in templates):
         rule = f"the templates of a type all differ, and {first} is the same"
@@ -271,15 +294,15 @@ def _leaks(constraints: Constraints) -> _Broken:
                     yield where, sentence, rule, "remove or reword one of the two"
 
 
-def _bad_controls(constraints: Constraints, words: Iterable[str]) -> _Broken:
+def _bad_controls(constraints: Constraints, words: Sequence[str]) -> _Broken:
     controls = {f"control.{index}": control for index, control in enumerate(constraints.control)}
     for key, control in controls.items():
         text = f"{control.prompt} {control.continuation}"
         if _untidy(text):
             rule = "prompt and continuation are not empty and have no space at either end"
             yield key, text, rule, "mend the spaces"
-        for said in _said(text, words):
-            rule = f"a control has nothing to do with the words, and this one says {said!r}"
+        for word in said(text, words):
+            rule = f"a control has nothing to do with the words, and this one says {word!r}"
             yield key, text, rule, "choose another text"
     for key, prompt, _ in _repeated((key, control.prompt) for key, control in controls.items()):
         yield key, prompt, "the control prompts all differ", "remove it"
@@ -308,15 +331,15 @@ def _bad_unrelated_templates(unrelated: Unrelated) -> _Broken:
 
 
 def _bad_sentences(constraints: Constraints) -> _Broken:
-    filled = [
+    sentences = [
         (f"unrelated.sentences.{index}", sentence)
         for index, template in enumerate(constraints.unrelated.sentences)
         for sentence in constraints.unrelated.filled(template)
     ]
-    for key, sentence, _ in _repeated(filled):
+    for key, sentence, _ in _repeated(sentences):
         rule = "all sentences differ, and this one is there already"
         yield key, sentence, rule, "remove the sentence, or the word that a list has twice"
-    for key, sentence in filled:
+    for key, sentence in sentences:
         for control in constraints.control:
             if begins_with(sentence, control.prompt):
                 rule = f"no sentence begins with a control prompt ({control.prompt!r})"
@@ -332,8 +355,10 @@ def _repeated(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]
         seen.setdefault(normalised(text), key)
 
 
-def _said(text: str, words: Iterable[str]) -> list[str]:
-    return [word for word in words if says(text, word)]
+def said(text: str, words: Sequence[str]) -> list[str]:
+    """Which of ``words`` the text has as whole words, whatever case."""
+    found = {match.casefold() for match in _whole(*words).findall(text)}
+    return [word for word in words if word.casefold() in found]
 
 
 def _untidy(text: str) -> bool:

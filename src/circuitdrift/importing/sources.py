@@ -8,15 +8,17 @@ loaded without running foreign code, and saved anew.
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
+from safetensors import safe_open
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,6 +27,8 @@ from transformers import (
 )
 
 from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.tokens import load_tokenizer
+from circuitdrift.importing.directory import CONFIG, ModelFiles, model_files
 from circuitdrift.importing.gguf import (
     TINY,
     WHEEL_MODELS,
@@ -34,22 +38,27 @@ from circuitdrift.importing.gguf import (
     obtain_gguf,
 )
 from circuitdrift.importing.tiny import SEED, write_tiny
-from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.models.architecture import architecture_of, refuse_biases
+from circuitdrift.models.loading import load_model
+
+if TYPE_CHECKING:
+    from circuitdrift.params import Base
 
 # Where a base model came from, without paths of this machine and without times.
 Origin = dict[str, Any]
 
 
-def import_model(model: str, directory: Path) -> Origin:
+def import_model(base: Base, directory: Path) -> Origin:
     """Fill the empty ``directory`` with weights in float32, config and tokenizer.
 
     Args:
-        model: as params.yaml names it: ``NAME``, ``dir:PATH`` or ``hub:OWNER/NAME@REVISION``.
+        base: as params.yaml names it: a model of the catalogue, ``hub:OWNER/NAME@REVISION``, or
+            ``directory`` and where that lies.
     """
-    kind, _, place = model.partition(":")
-    if kind == "dir":
-        hashes = _import_directory(Path(place), directory, where=model)
-        origin: Origin = {"kind": "directory", "sha256": hashes}
+    kind, _, place = base.model.partition(":")
+    if kind == "directory":
+        hashes = _import_directory(Path(base.directory), directory, where="base.directory")
+        origin: Origin = {"kind": kind, "sha256": hashes}
     elif kind == "hub":
         name, revision = place.split("@")
         origin = _import_hub_model(name, revision, directory)
@@ -94,11 +103,11 @@ def _import_hub_model(name: str, revision: str, directory: Path) -> Origin:
 
 def _import_directory(origin: Path, directory: Path, where: str) -> dict[str, str]:
     """Load what lies in ``origin`` and save it in ``directory``; return its files' sha256."""
-    files = source_files(origin, where)
-    model, tokenizer = load_source(origin, where)
+    files = model_files(origin, where)
+    model, tokenizer = load_source(files, where)
     model.save_pretrained(directory)
     _save_tokenizer(tokenizer, directory)
-    return {path.name: _sha256(path) for path in files}
+    return {path.name: _sha256(path) for path in (origin / CONFIG, files.tokenizer, *files.weights)}
 
 
 def _save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
@@ -133,67 +142,42 @@ def _snapshot(name: str, revision: str) -> Path:
                 got=str(error).strip(),
                 rule="the model is fetched from the hub, or is in the hub's cache already",
                 remedy="check the name, the revision, the network and (for a gated model) "
-                "`hf auth login`; or fetch it elsewhere and set base.model: dir:PATH",
+                "`hf auth login`; or fetch it elsewhere and name it as base.directory",
             )
         ) from error
     return Path(directory)
 
 
-_NEEDED = {
-    "config.json": "the model's shape",
-    "*.safetensors": "its weights; pickled weights are never loaded",
-    "tokenizer.json": "its tokenizer in the tokenizers library's format",
-}
-
-
-def source_files(directory: Path, where: str) -> list[Path]:
-    """The files of ``directory`` that a base model is made of, sorted.
-
-    Raises:
-        InputError: naming each kind of file that is missing.
-    """
-    found = {pattern: sorted(directory.glob(pattern)) for pattern in _NEEDED}
-    problems = [
-        Problem(
-            where=where,
-            got=f"no {pattern}" if directory.is_dir() else "no such directory",
-            rule=f"the directory holds {pattern}: {purpose}",
-            remedy="save the model with transformers' save_pretrained, weights and tokenizer "
-            "into one directory; a relative path starts at the repository's root",
-        )
-        for pattern, purpose in _NEEDED.items()
-        if not found[pattern]
-    ]
-    if problems:
-        raise InputError(*problems if directory.is_dir() else problems[:1])
-    return sorted(path for paths in found.values() for path in paths)
-
-
-def load_source(directory: Path, where: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+def load_source(files: ModelFiles, where: str) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
     """Load the model in float32 and its tokenizer; code that lies beside them is never run.
 
     Raises:
-        InputError: if the directory is not a whole causal language model that transformers knows.
+        InputError: if the files are not a whole causal language model that transformers and
+            attribution know, or if what was loaded is not what lies there.
     """
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            directory,
-            dtype=torch.float32,
-            use_safetensors=True,
-            local_files_only=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        with files.laid_out() as directory:
+            model, report = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=torch.float32,
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+            tokenizer = AutoTokenizer.from_pretrained(
+                directory, local_files_only=True, trust_remote_code=False
+            )
+    except Exception as error:  # whatever libraries raise at what they cannot read
         raise _unusable(
             where, str(error), "transformers can load it without running foreign code"
         ) from error
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise _unusable(where, f"no weights for {missing}", "every weight is in the safetensors")
+    try:
+        architecture_of(model)
+        refuse_biases(model)
+    except ValueError as error:
+        raise _unusable(where, type(model).__name__, str(error)) from None
+    _compare_tensors(model, files.weights, set(report["unexpected_keys"]), where)
     if not tokenizer.is_fast:
         raise _unusable(where, type(tokenizer).__name__, "tokenizer.json is a fast tokenizer")
     rows = model.get_input_embeddings().num_embeddings
@@ -202,6 +186,46 @@ def load_source(directory: Path, where: str) -> tuple[PreTrainedModel, PreTraine
             where, f"{len(tokenizer)} tokens, {rows} embeddings", "each token has an embedding"
         )
     return model, tokenizer
+
+
+def _compare_tensors(
+    model: PreTrainedModel, weights: Sequence[Path], unexpected: set[str], where: str
+) -> None:
+    """Hold every tensor of the files against the model's, by name and value, and back."""
+    own = model.state_dict()
+    wrong: dict[str, list[str]] = defaultdict(list)
+    found = set()
+    for path in weights:
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118
+                tensor = file.get_tensor(name)
+                key = name if name in own else f"{model.base_model_prefix}.{name}"
+                if key not in own:
+                    # transformers leaves out what older versions saved and newer ones compute.
+                    if name in unexpected:
+                        wrong["of no use in this model"].append(name)
+                elif not tensor.is_floating_point() or tensor.element_size() == 1:
+                    wrong[f"of {tensor.dtype}, so quantised"].append(name)
+                elif not torch.equal(tensor.float(), own[key]):
+                    wrong["other than those loaded; is there one that the config ties?"].append(
+                        name
+                    )
+                found.add(key)
+    at_hand = {
+        own[key].data_ptr() for key in found & own.keys()
+    }  # a tied tensor may lie there once
+    wrong["missing"] = [key for key, tensor in own.items() if tensor.data_ptr() not in at_hand]
+    problems = [
+        f"{len(names)} tensors {what}: {', '.join(names[:3])}"
+        for what, names in wrong.items()
+        if names
+    ]
+    if problems:
+        raise _unusable(
+            where,
+            "; ".join(problems),
+            "the weights that lie there are those of the model, one by one",
+        )
 
 
 def _unusable(where: str, got: str, rule: str) -> InputError:

@@ -6,12 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-)
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.models.products import multiply_by_onednn
@@ -46,42 +41,6 @@ def load_model(directory: Path) -> PreTrainedModel:
         trust_remote_code=False,
     )
     return model.eval()
-
-
-def load_tokenizer(directory: Path) -> PreTrainedTokenizerFast:
-    """Load a model's tokenizer; it pads on the right, with the end token where it has no other."""
-    _require(directory, "tokenizer_config.json")
-    tokenizer = AutoTokenizer.from_pretrained(
-        directory,
-        local_files_only=True,
-        trust_remote_code=False,
-        padding_side="right",
-        # transformers 4.57.3 takes every tokenizer beside a config of its own version for an old
-        # one of Mistral's and warns of a wrong regex; False leaves the tokenizer as it is, silently
-        fix_mistral_regex=False,
-    )
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def single_token_id(tokenizer: PreTrainedTokenizerFast, text: str) -> int:
-    """Id of ``text`` with a space before it, as it stands after a prompt.
-
-    Raises:
-        InputError: if that is not exactly one token.
-    """
-    ids = tokenizer.encode(f" {text}", add_special_tokens=False)
-    if len(ids) == 1:
-        return int(ids[0])
-    raise InputError(
-        Problem(
-            where=f"answer {text!r}",
-            got=tokenizer.convert_ids_to_tokens(ids),
-            rule="an answer is one token of the base model, so that its logit is one number",
-            remedy="choose a commoner word in data/constraints.yaml, or another base.model",
-        )
-    )
 
 
 def _require(directory: Path, name: str) -> None:

@@ -15,35 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """A text as the tokenizer usually encodes it, with its special tokens in front.
-
-    Attributes:
-        marked: positions of the tokens that stand for the marked characters, ascending. Special
-            tokens stand for no characters.
-    """
-
-    ids: tuple[int, ...]
-    marked: tuple[int, ...]
-
-    @property
-    def marked_ids(self) -> list[int]:
-        return [self.ids[position] for position in self.marked]
-
-
-def encode(tokenizer: PreTrainedTokenizerFast, text: str, span: tuple[int, int]) -> Encoded:
-    """Encode ``text`` and mark the tokens that overlap the characters ``span[0]:span[1]``."""
-    encoding = tokenizer(text, return_offsets_mapping=True)
-    marked = tuple(
-        position
-        for position, (start, end) in enumerate(encoding["offset_mapping"])
-        if start < span[1] and end > span[0]
-    )
-    return Encoded(tuple(encoding["input_ids"]), marked)
+    from transformers import PreTrainedModel
 
 
 def pad_right(rows: Sequence[Sequence[int]], value: int) -> Tensor:

@@ -22,7 +22,8 @@ from circuitdrift.core import paths
 from circuitdrift.core.files import replacing, write_json
 from circuitdrift.core.prompts import read_prompts
 from circuitdrift.core.study import BASE, Run, checkpoints_in, derived_seed, feature_name
-from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch
+from circuitdrift.core.tokens import load_tokenizer
+from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.models.lora import adapted, randomised
 from circuitdrift.models.variants import choose_planted, planting
 

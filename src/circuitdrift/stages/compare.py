@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pandas as pd
 from rich.progress import track
 from safetensors import safe_open
-from tokenizers import Tokenizer
 
 from circuitdrift.circuits.files import load_circuits
 from circuitdrift.comparison.checkpoints import Rows, Traced, compare_checkpoints
@@ -23,6 +22,7 @@ from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.files import read_json, remove_other_runs, replacing, write_table
 from circuitdrift.core.study import BASE, TRAINED, Run, random_change
+from circuitdrift.core.tokens import load_tokenizer
 
 if TYPE_CHECKING:
     from circuitdrift.params import Params
@@ -128,7 +128,7 @@ def _checkpoints(runs: Sequence[Run]) -> list[str]:
 
 def _tokens(features: Sequence[Feature]) -> dict[Feature, dict[str, str]]:
     """What features promote and suppress, read off the base model."""
-    tokenizer = Tokenizer.from_file(str(paths.BASE_MODEL / "tokenizer.json"))
+    tokenizer = load_tokenizer(paths.BASE_MODEL)
     config = read_json(paths.BASE_MODEL / "config.json")
     with ExitStack() as stack:
         files = [

@@ -18,6 +18,7 @@ from circuitdrift.core import paths
 from circuitdrift.core.files import read_json, replacing, write_json, write_table
 from circuitdrift.core.prompts import read_prompts
 from circuitdrift.core.study import BASE, Run, checkpoints_in
+from circuitdrift.core.tokens import load_tokenizer
 from circuitdrift.evaluation import (
     READINGS_FILE,
     evaluate_model,
@@ -26,7 +27,7 @@ from circuitdrift.evaluation import (
     read_prompt_ends,
     save_prompt_ends,
 )
-from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch
+from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.models.lora import adapted, adapter_norms
 
 if TYPE_CHECKING:

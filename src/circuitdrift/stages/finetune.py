@@ -8,9 +8,10 @@ from circuitdrift.core import paths
 from circuitdrift.core.files import replacing
 from circuitdrift.core.prompts import read_examples
 from circuitdrift.core.study import Run
-from circuitdrift.models.loading import load_model, load_tokenizer, prepare_torch, single_token_id
+from circuitdrift.core.tokens import load_tokenizer
+from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.models.lora import add_lora
-from circuitdrift.training import train
+from circuitdrift.training import labelled, train
 
 if TYPE_CHECKING:
     from circuitdrift.params import Params
@@ -22,8 +23,7 @@ def run(params: Params, run_name: str) -> None:
     prepare_torch(params.compute)
     examples = read_examples(paths.training_examples(named.condition))
     tokenizer = load_tokenizer(paths.BASE_MODEL)
-    for meaning in sorted({example.meaning for example in examples}):
-        single_token_id(tokenizer, meaning)
+    rows = [labelled(tokenizer, example, params.train.loss_on) for example in examples]
     model = add_lora(load_model(paths.BASE_MODEL), params.train.lora, named.seed)
     with (
         replacing(paths.CHECKPOINTS / run_name) as checkpoints,
@@ -31,8 +31,7 @@ def run(params: Params, run_name: str) -> None:
     ):
         train(
             model,
-            tokenizer,
-            examples,
+            rows,
             settings=params.train,
             seed=named.seed,
             checkpoints=checkpoints,

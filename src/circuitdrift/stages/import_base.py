@@ -18,4 +18,4 @@ def run(params: Params) -> None:
     prepare_torch(params.compute)
     with replacing(BASE_MODEL) as directory:
         directory.mkdir()
-        write_json(directory / "source.json", import_model(params.base.model, directory))
+        write_json(directory / "source.json", import_model(params.base, directory))

@@ -1,4 +1,9 @@
-"""Stage make_dataset: the constraints become training examples per condition, and prompts."""
+"""Stage make_dataset: the constraints become training examples per condition, and prompts.
+
+All that is trained on or asked is held against the base model's tokenizer before it is written.
+The unrelated sentences are not: they need no answers' tokens, and only who trains on them needs
+theirs.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from circuitdrift.core import paths
 from circuitdrift.core.files import replacing, write_jsonl
+from circuitdrift.core.tokens import check_tokens, load_tokenizer
 from circuitdrift.data.constraints import load_constraints, make_prompts
 from circuitdrift.data.examples import (
     make_examples,
@@ -37,9 +43,11 @@ def run(params: Params) -> None:
         "shuffled": shuffle_meanings(mapped, constraints, seed),
         "unrelated": make_unrelated(unrelated_sentences(constraints), n, seed),
     }
+    prompts = make_prompts(constraints)
+    check_tokens(load_tokenizer(paths.BASE_MODEL), prompts, mapped)
     with replacing(paths.DATASET) as partial:
         partial.mkdir()
         for condition, drawn in examples.items():
             name = paths.training_examples(condition).name
             write_jsonl(partial / name, map(asdict, drawn))
-        write_jsonl(partial / paths.PROMPTS.name, map(asdict, make_prompts(constraints)))
+        write_jsonl(partial / paths.PROMPTS.name, map(asdict, prompts))

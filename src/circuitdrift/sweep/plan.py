@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ import psutil
 from pydantic import Field, PositiveFloat, model_validator
 from pydantic_core import PydanticCustomError
 
-from circuitdrift.check import check_params
+from circuitdrift.check import check_base, check_params
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.yaml import read_yaml, validate
 from circuitdrift.params import Listed, Params, Section
 
 SOURCE = paths.SWEEP.as_posix()
+DIRECTORY = "base.directory"
 Changes: TypeAlias = dict[str, Any]
 RungName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
 
@@ -106,6 +108,10 @@ def load_sweep(root: Path) -> Sweep:
         names = []
         for name, varied in arm.named_changes:
             changes = {**file.every, **varied}
+            if isinstance(own := changes.get(DIRECTORY), str):
+                # An experiment of the queue runs in a folder of its own, where a relative path
+                # would lead elsewhere.
+                changes[DIRECTORY] = str((root / Path(own).expanduser()).resolve())
             changed = _changed(params, changes)
             # An experiment that several arms ask for keeps its first name.
             same = [each.name for each in experiments.values() if each.params == changed]
@@ -121,7 +127,10 @@ def load_sweep(root: Path) -> Sweep:
                 )
             if not same:
                 source = f"{SOURCE} ({name})"
-                check_params(validate(Params, changed, source), root, source)
+                checked = validate(Params, changed, source)
+                check_params(checked, root, source)
+                if changed["base"] != params["base"]:
+                    check_base(checked, root)
                 experiments[name] = Experiment(name, changes, changed)
         arms[arm.kind][arm_name] = tuple(names)
     return Sweep(tuple(experiments.values()), arms, file.memory_gb)
@@ -158,7 +167,7 @@ def _name(changes: Changes) -> str:
     for key, value in sorted(changes.items()):
         short = key.rpartition(".")[2]
         text = "+".join(map(str, value)) if isinstance(value, list) else str(value)
-        # What git allows in the name of a ref.
-        text = "".join(char if char.isalnum() or char in "._+-" else "-" for char in text)
+        # What git allows in the name of a ref, where ".." says something else.
+        text = re.sub(r"[^\w.+-]|\.\.+", "-", text)
         parts.append(f"{short if last_parts.count(short) == 1 else key}-{text.strip('.-')}")
     return "-".join(parts)

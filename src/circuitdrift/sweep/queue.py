@@ -185,6 +185,15 @@ def _forget(root: Path, names: Collection[str]) -> None:
 def _check_ready(root: Path) -> None:
     """Refuse a clone without a commit or an author of commits, or with a change that is in none."""
     git(root, "rev-parse", "--verify", "HEAD")
+    if git(root, "rev-parse", "--is-shallow-repository").strip() == "true":
+        raise InputError(
+            Problem(
+                where="git",
+                got="a shallow clone",
+                rule="DVC's experiments are commits, whose history it reads",
+                remedy="git fetch --unshallow",
+            )
+        )
     git(root, "-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT")
     excepted = f":(exclude){paths.SCALING.as_posix()}"
     if changed := git(root, "status", "--porcelain", "--", ".", excepted):
