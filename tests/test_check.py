@@ -84,6 +84,12 @@ def test_a_home_that_dvc_would_not_find_is_written_out(
     assert problem.remedy == f"write {study}/models/x"
 
 
+@pytest.mark.parametrize("directory", ["models/base", "models", ".", "models/base/own"])
+def test_a_directory_that_the_import_writes_is_no_source(study: Path, directory: str) -> None:
+    set_keys(study, {"base.directory": directory})
+    assert "apart from models/base" in only_refusal(study).rule
+
+
 def test_a_models_files_are_held_against_the_study_without_its_weights(
     study: Path, tiny_base: Path
 ) -> None:
@@ -95,7 +101,7 @@ def test_a_models_files_are_held_against_the_study_without_its_weights(
     with pytest.raises(InputError, match="the answer 'joyful'"):
         check.check_base(check.check_study(study), study)
     (own / "config.json").write_text('{"architectures": ["MistralForCausalLM"]}')
-    with pytest.raises(InputError, match=r"base\.directory: config\.json: architectures"):
+    with pytest.raises(InputError, match=r"base\.directory own: config\.json: architectures"):
         check.check_base(check.check_study(study), study)
     set_keys(study, {"base.model": "tiny"})
     check.check_base(check.check_study(study), study)  # nothing is at hand

@@ -37,6 +37,11 @@ def test_any_other_text_is_read(tiny_tokenizer: Tokenizer, text: str) -> None:
     assert tiny_tokenizer.decode(encode(tiny_tokenizer, text).ids[1:]) == text
 
 
+def test_a_long_text_is_read_in_a_moment(tiny_tokenizer: Tokenizer) -> None:
+    text = " ".join(["well"] * 2800)
+    assert len(encode(tiny_tokenizer, text, (0, len(text))).marked) > 2800
+
+
 def test_an_answer_is_one_token_behind_its_prompt(tiny_tokenizer: Tokenizer) -> None:
     happy = tiny_tokenizer.token_to_id("▁happy")
     assert answer_id(tiny_tokenizer, "it is", "happy") == happy

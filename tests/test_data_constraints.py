@@ -216,6 +216,7 @@ REFUSALS: list[tuple[str, Any, str | None, str]] = [
     ("types.simple.trainig", ["x"], None, ""),
     ("types.simple.words.blarf", True, None, "string"),
     ("types.My type", YAML(typ="safe").load(SMALL)["types"]["spatial"], "types", "lower-case"),
+    ("unrelated.sentences.1", "Hello", None, "not the only one"),  # nothing would be before it
     # words and meanings
     ("types.simple.words.gleem", "happy", "types.simple.words.gleem (its meaning)", "blarf"),
     ("types.spatial.words.orbit", "Sad", "types.spatial.words.orbit (its meaning)", "gleem"),
@@ -268,6 +269,21 @@ def test_refusals_name_file_key_and_rule(
     told = [problem.rule for problem in problems if problem.where.endswith(f": {where or key}")]
     assert [text for text in told if rule in text], [str(problem) for problem in problems]
     assert all(problem.where.startswith("constraints.yaml: ") for problem in problems)
+
+
+def test_a_space_that_does_not_break_is_a_character_like_others(tmp_path: Path) -> None:
+    content = changed({"control.0.prompt": "Once\u00a0upon a"})
+    assert load_constraints(written(tmp_path, content)).control[0].prompt == "Once\u00a0upon a"
+
+
+def test_a_word_that_yaml_takes_for_nothing_wants_quotation_marks(tmp_path: Path) -> None:
+    path = tmp_path / "constraints.yaml"
+    for name in ("NULL", "007"):
+        path.write_text(SMALL.replace("gleem:", f"{name}:"), encoding="utf-8")
+        with pytest.raises(InputError, match="put it in quotation marks"):
+            load_constraints(path)
+        path.write_text(SMALL.replace("gleem:", f"'{name}':"), encoding="utf-8")
+        assert name in load_constraints(path).types["simple"].words
 
 
 def test_every_broken_rule_is_told_at_once(tmp_path: Path) -> None:

@@ -359,6 +359,16 @@ def test_a_type_is_added_by_editing_the_yaml_alone(params: Params) -> None:
     assert (colour[0].answer, colour[0].others) == ("red", ("blue",))
 
 
+def test_every_text_that_is_trained_on_is_held_against_the_tokenizer(params: Params) -> None:
+    text = paths.CONSTRAINTS.read_text(encoding="utf-8")
+    new = "  sentences:\n    - The small animal is a hippopotamus\n"
+    paths.CONSTRAINTS.write_text(text.replace("  sentences:\n", new))
+    make_dataset.run(with_dataset(params, n_examples=435))  # which does not train on it
+    with_it = params.runs.model_copy(update={"conditions": ("mapped", "unrelated")})
+    with pytest.raises(InputError, match="the answer 'hippopotamus'"):
+        make_dataset.run(with_dataset(params, n_examples=435).model_copy(update={"runs": with_it}))
+
+
 def test_own_sentences_take_the_place_of_the_templates(params: Params) -> None:
     make_dataset.run(params)
     own = read_examples(paths.training_examples("mapped"))

@@ -152,16 +152,15 @@ def test_rotations_that_transformers_5_wrote_are_those_of_4(
 def test_a_key_that_this_transformers_leaves_unread_is_refused_where_it_may_matter(
     tiny: Path, tmp_path: Path
 ) -> None:
-    edit(tiny / "config.json", use_value_residual=True, embedding_multiplier=12.0)
+    edit(tiny / "config.json", use_value_residual=True, embedding_multiplier=12.0, clip_qkv=8.0)
     with pytest.raises(InputError) as refused:
         model_files(tiny, "base.directory")
     assert [problem.where.rpartition(" ")[2] for problem in refused.value.problems] == [
         "use_value_residual",
         "embedding_multiplier",
+        "clip_qkv",
     ]
-    other = as_transformers_5_writes(
-        qwen3(tmp_path / "partial"), rope_theta=1e6, partial_factor=0.5
-    )
+    other = as_transformers_5_writes(qwen3(tmp_path / "partial"), rope_theta=1e6, new_factor=0.5)
     with pytest.raises(InputError, match="rope_parameters"):
         model_files(other, "base.directory")
 
@@ -169,12 +168,17 @@ def test_a_key_that_this_transformers_leaves_unread_is_refused_where_it_may_matt
 def test_keys_that_say_nothing_of_the_model_are_not_in_the_way(
     tiny: Path, imported: Callable[[Path], Path]
 ) -> None:
-    """Keys of SmolLM 2's and Gemma 2's own configs, and settings that save_pretrained refuses."""
+    """Keys of SmolLM 2's and Gemma 2's own configs, and settings that save_pretrained refuses.
+
+    And one that is no field of the config, but read: 4.50 wrote it in place of layer_types.
+    """
     expected = logits(imported(Path(shutil.copytree(tiny, tiny.with_name("plain")))))
     settings = {"do_sample": False, "temperature": 0.9, "top_p": 0.6}
     (tiny / "generation_config.json").write_text(json.dumps(settings))
-    edit(tiny / "config.json", is_llama_config=True, rope_interleaved=False, temperature=0.9,
-         hidden_act="gelu_pytorch_tanh", cache_implementation="hybrid")  # fmt: skip
+    edit(tiny / "config.json", "layer_types", sliding_window_pattern=2, sliding_window_size=8,
+         is_llama_config=True, rope_interleaved=False, temperature=0.9, hidden_dropout=0.1,
+         hidden_act="gelu_pytorch_tanh", cache_implementation="hybrid",
+         **{"transformers.js_config": {"kv_cache_dtype": "fp16"}})  # fmt: skip
     assert torch.equal(logits(imported(tiny)), expected)
 
 
@@ -245,6 +249,10 @@ def left_over(weights: dict[str, torch.Tensor]) -> None:
     weights["model.layers.2.mlp.up_proj.weight"] = torch.zeros(48, 32)
 
 
+def not_a_number(weights: dict[str, torch.Tensor]) -> None:
+    weights["model.norm.weight"][3] = torch.nan
+
+
 def eight_bits(weights: dict[str, torch.Tensor]) -> None:
     weights["model.norm.weight"] = torch.ones(32, dtype=torch.float8_e4m3fn)
 
@@ -252,8 +260,9 @@ def eight_bits(weights: dict[str, torch.Tensor]) -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (untied_head, "other than those loaded; is there one that the config ties.*lm_head.weight"),
+        (untied_head, r"other than those loaded \(tied by the config\?\): lm_head.weight"),
         (left_over, "of no use in this model: model.layers.2.mlp.up_proj.weight"),
+        (not_a_number, "with values that are no numbers: model.norm.weight"),
         (eight_bits, "of torch.float8_e4m3fn, so quantised: model.norm.weight"),
     ],
 )
@@ -315,6 +324,39 @@ def test_a_tokenizer_that_adds_an_end_reads_prompts_as_the_same_without(
     assert load_tokenizer(out).encode(TEXT).tokens[-1] == "<eos>"
     assert torch.equal(logits(out), expected)
     assert answer_id(load_tokenizer(out), TEXT, "happy") == tokenizer.vocab["▁happy"]
+
+
+@pytest.mark.parametrize("named", [None, "LlamaTokenizer"])
+def test_a_tokenizer_that_lies_there_whole_is_not_built_otherwise(
+    tmp_path: Path, imported: Callable[[Path], Path], named: str | None
+) -> None:
+    """Without a config transformers takes it for its model's, whose other tokens it then adds."""
+    config = LlamaConfig(**shape(vocab_size=len(tiny_tokenizer()) + 15))
+    directory = save(tmp_path / "padded", LlamaForCausalLM, config)
+    expected = logits(imported(Path(shutil.copytree(directory, tmp_path / "plain"))))
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        (directory / name).unlink()
+    if named:
+        settings = {"tokenizer_class": named, "add_prefix_space": False}
+        settings |= {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
+        (directory / "tokenizer_config.json").write_text(json.dumps(settings))
+    assert torch.equal(logits(imported(directory)), expected)
+
+
+def test_a_tokenizer_config_that_adds_tokens_is_refused(
+    tmp_path: Path, imported: Callable[[Path], Path]
+) -> None:
+    config = LlamaConfig(**shape(vocab_size=len(tiny_tokenizer()) + 15))
+    directory = save(tmp_path / "padded", LlamaForCausalLM, config)
+    edit(directory / "tokenizer_config.json", additional_special_tokens=["<start_of_image>"])
+    with pytest.raises(InputError, match=r"1 tokens added or missing.*<start_of_image>"):
+        imported(directory)
+
+
+def test_a_pointer_of_git_lfs_is_called_by_its_name(tiny: Path) -> None:
+    (tiny / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(InputError, match="git lfs pull"):
+        model_files(tiny, "base.directory")
 
 
 def test_special_tokens_in_a_list_are_read_as_the_same_tokens(

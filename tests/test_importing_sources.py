@@ -220,12 +220,25 @@ def _shrink_the_embeddings(directory: Path) -> None:
         (lambda directory: _write_config(directory, model_type="unheard-of"), "unheard-of"),
         (
             lambda directory: _write_config(directory, model_type="t5"),
-            "rope_theta: this transformers does not read the key",
+            "rms_norm_eps: this transformers does not read the key",
+        ),
+        (
+            lambda directory: _write_config(directory, partial_rotary_factor=0.5),
+            "The size of tensor a .16. must match the size of tensor b .8.",
         ),
         (_name_foreign_code, "a type of model that this transformers knows"),
         (_shrink_the_embeddings, "497 tokens, 100 embeddings"),
     ],
-    ids=["files", "truncated", "incomplete", "unknown", "other kind", "code", "vocabulary"],
+    ids=[
+        "files",
+        "truncated",
+        "incomplete",
+        "unknown",
+        "other kind",
+        "shapes",
+        "code",
+        "vocabulary",
+    ],
 )
 def test_a_directory_that_is_no_whole_model_is_refused(
     directory: Path, tmp_path: Path, spoil: Callable[[Path], object], reason: str

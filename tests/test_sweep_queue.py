@@ -75,19 +75,6 @@ def experiment(number: int, fails: int = 0) -> Experiment:
     return Experiment(f"number-{number}", params, params)
 
 
-def test_a_shallow_clone_is_refused_before_anything_is_queued(tmp_path: Path) -> None:
-    author = ["-c", "user.name=a", "-c", "user.email=a"]
-    origin, clone = tmp_path / "origin", tmp_path / "clone"
-    subprocess.run(["git", "init", "--quiet", str(origin)], check=True)
-    for _ in range(2):
-        commit = ["commit", "--quiet", "--allow-empty", "--message=a"]
-        subprocess.run(["git", *author, *commit], cwd=origin, check=True)
-    shallow = ["git", "clone", "--quiet", "--depth=1", f"file://{origin}", str(clone)]
-    subprocess.run(shallow, check=True)
-    with pytest.raises(InputError, match="git fetch --unshallow"):
-        run(clone, [experiment(1)], workers=1)
-
-
 THREE = [experiment(number) for number in (1, 2, 3)]
 
 
@@ -163,6 +150,19 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Study]:
             process.kill()
             process.wait()
         made.do("dvc", "queue", "stop", "--kill")
+
+
+def test_a_shallow_clone_is_refused_before_anything_is_queued(tmp_path: Path) -> None:
+    author = ["-c", "user.name=a", "-c", "user.email=a"]
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    subprocess.run(["git", "init", "--quiet", str(origin)], check=True)
+    for _ in range(2):
+        commit = ["commit", "--quiet", "--allow-empty", "--message=a"]
+        subprocess.run(["git", *author, *commit], cwd=origin, check=True)
+    shallow = ["git", "clone", "--quiet", "--depth=1", f"file://{origin}", str(clone)]
+    subprocess.run(shallow, check=True)
+    with pytest.raises(InputError, match="git fetch --unshallow"):
+        run(clone, [experiment(1)], workers=1)
 
 
 @pytest.mark.slow

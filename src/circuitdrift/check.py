@@ -45,26 +45,21 @@ def check_base(params: Params, root: Path) -> None:
         InputError: for a model that cannot be read or followed, and for texts and answers that its
             tokenizer does not give as they are meant.
     """
-    tokenizer = None
-    if params.base.model == OWN:
-        from circuitdrift.importing.directory import model_files
-
-        tokenizer = model_files(root / params.base.directory, "base.directory").tokenizer.parent
-    elif cached := _in_hub_cache(params.base.model):
-        from circuitdrift.importing.directory import readable_config
-
-        readable_config(cached, params.base.model)
-    if tokenizer is None and _imported(params.base.model, root / paths.BASE_MODEL):
-        tokenizer = root / paths.BASE_MODEL
-    if tokenizer is None:
-        return
     from circuitdrift.core.tokens import check_tokens, load_tokenizer
+    from circuitdrift.importing.directory import model_files, readable_config
 
-    constraints = load_constraints(root / paths.CONSTRAINTS)
-    pool = training_pool(params.dataset.examples_from, constraints, root)
-    if "unrelated" in params.runs.conditions:
-        pool += unrelated_sentences(constraints)
-    check_tokens(load_tokenizer(tokenizer), make_prompts(constraints), pool)
+    at_hand = root / paths.BASE_MODEL
+    if params.base.model == OWN:
+        at_hand = root / params.base.directory
+        model_files(at_hand, f"base.directory {params.base.directory}")
+    elif cached := _in_hub_cache(params.base.model):
+        readable_config(cached, params.base.model)
+    if params.base.model == OWN or _imported(params.base.model, at_hand):
+        constraints = load_constraints(root / paths.CONSTRAINTS)
+        pool = training_pool(params.dataset.examples_from, constraints, root)
+        if "unrelated" in params.runs.conditions:
+            pool += unrelated_sentences(constraints)
+        check_tokens(load_tokenizer(at_hand), make_prompts(constraints), pool)
 
 
 def _in_hub_cache(model: str) -> Path | None:
@@ -96,7 +91,7 @@ def check_params(params: Params, root: Path, source: str) -> None:
     """
     constraints = load_constraints(root / paths.CONSTRAINTS)
     pool = training_pool(params.dataset.examples_from, constraints, root)
-    problems = list(_problems(params, constraints, pool))
+    problems = [*_misplaced(params.base.directory, root), *_problems(params, constraints, pool)]
     if problems:
         raise InputError(
             *(
@@ -119,16 +114,24 @@ def _problems(params: Params, constraints: Constraints, pool: list[Example]) -> 
             yield Problem(f"params.yaml: {key}", value, rule, "lower it, or raise that number")
     trained = params.runs.conditions
     yield from _same_steps(params)
-    if params.base.directory.startswith("~"):
-        rule = "a path from the repository's root, or a whole one: DVC takes ~ for a name"
-        remedy = f"write {Path(params.base.directory).expanduser()}"
-        yield Problem("params.yaml: base.directory", params.base.directory, rule, remedy)
     if untrained := sorted(set(params.intervene.conditions) - set(trained)):
         yield Problem(
             where="params.yaml: intervene.conditions",
             got=", ".join(untrained),
             rule=f"Input should be among runs.conditions: {', '.join(trained)}",
         )
+
+
+def _misplaced(directory: str, root: Path) -> Iterator[Problem]:
+    """DVC takes ~ for a name, and no stage may read what it writes."""
+    where = "params.yaml: base.directory"
+    own, made = ((root / path).resolve() for path in (directory, paths.BASE_MODEL))
+    if directory.startswith("~"):
+        rule = "a path from the repository's root, or a whole one"
+        yield Problem(where, directory, rule, f"write {Path(directory).expanduser()}")
+    elif own.is_relative_to(made) or made.is_relative_to(own):
+        rule = f"a directory apart from {paths.BASE_MODEL.as_posix()}, which the import writes"
+        yield Problem(where, directory, rule, "move or copy the model")
 
 
 def _same_steps(params: Params) -> Iterator[Problem]:

@@ -46,10 +46,11 @@ def _refusals_shown() -> Iterator[None]:
 
 @app.command()
 def check(root: Root = Path()) -> None:
-    """Check params.yaml and data/constraints.yaml, and say what a study would run.
+    """Check params, constraints, sentences and the base model's files; say what would run.
 
-    Exits with 1 and a remedy for every value that is refused, before any compute. Then it takes
-    some seconds to tell whether this machine computes the bits of the committed results.
+    No weights are read. Exits with 1 and a remedy for every value that is refused, before any
+    compute. Then it takes some seconds to tell whether this machine computes the bits of the
+    committed results.
     """
     with _refusals_shown():
         params = check_study(root)

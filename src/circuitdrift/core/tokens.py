@@ -27,7 +27,7 @@ class Encoded:
 
     Attributes:
         marked: positions of the tokens that stand for the marked characters, ascending.
-        n_front: so many tokens in front stand for no characters: 0, or 1 for a beginning token.
+        n_front: so many tokens in front stand for no characters; 1 with a beginning token.
     """
 
     ids: tuple[int, ...]
@@ -64,19 +64,20 @@ def encode(tokenizer: Tokenizer, text: str, span: tuple[int, int] = (0, 0)) -> E
         InputError: if the text spells a special token, which would be read as what it stands for.
     """
     encoding = tokenizer.encode(text)
+    tokens, offsets = encoding.tokens, encoding.offsets  # made anew at each look
     own = [position for position, added in enumerate(encoding.special_tokens_mask) if not added]
     special = _special(tokenizer)
     for position in own:
-        token = encoding.tokens[position]
+        token = tokens[position]
         # What the tokenizer does not know becomes a special token that the text does not spell.
-        if token in special and text[slice(*encoding.offsets[position])].strip() == token:
+        if token in special and text[slice(*offsets[position])].strip() == token:
             rule = f"no text spells a special token of the base model, as this does {token}"
             remedy = "take it out: a beginning token is put in front, and no end is wanted"
             raise InputError(Problem(f"the text {text!r}", token, rule, remedy))
     marked = tuple(
         position
         for position in own
-        if encoding.offsets[position][0] < span[1] and encoding.offsets[position][1] > span[0]
+        if offsets[position][0] < span[1] and offsets[position][1] > span[0]
     )
     return Encoded(tuple(encoding.ids[: own[-1] + 1]), marked, n_front=own[0])
 
@@ -117,8 +118,8 @@ def check_tokens(
     """Hold every text against the base model's tokenizer.
 
     Raises:
-        InputError: for texts that spell special tokens, and for answers that are not one token,
-            the same after every prompt and in every training sentence.
+        InputError: naming each text that spells a special token, and each answer that is not one
+            token, the same after every prompt and in every training sentence.
     """
     problems: dict[str, Problem] = {}
     found: dict[str, int] = {}

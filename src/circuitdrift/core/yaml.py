@@ -69,6 +69,8 @@ def _problem(model: type[BaseModel], detail: ErrorDetails, source: str) -> Probl
         known = _keys(model, location[:-1])
         near = get_close_matches(str(location[-1]), known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    elif detail["type"] == "string_type":  # such as NULL, no or 007
+        remedy = "put it in quotation marks, if it is a word"
     return Problem(
         where=f"{source}: {'.'.join(map(str, location))}" if location else source,
         got=None if detail["type"] == "missing" else detail["input"],

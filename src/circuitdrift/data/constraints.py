@@ -325,8 +325,8 @@ def _bad_unrelated_templates(unrelated: Unrelated) -> _Broken:
             lists = ", ".join(unrelated.words)
             rule = f"braces hold names of unrelated.words ({lists}), each once"
             yield key, template, rule, "mend the braces, or add the list"
-        elif not SINGLE_WORD.fullmatch(template.rpartition(" ")[2]):
-            rule = "the last word, which takes the meaning's place, is plain: no braces or marks"
+        elif not re.fullmatch(r".+ \w+", template):
+            rule = "the last word, in the meaning's place, is not the only one, no braces or marks"
             yield key, template, rule, "reword the end"
 
 
@@ -362,4 +362,4 @@ def said(text: str, words: Sequence[str]) -> list[str]:
 
 
 def _untidy(text: str) -> bool:
-    return not text or text != " ".join(text.split())
+    return not text or text != text.strip() or bool(re.search(r"\s\s|[\t\r\n]", text))

@@ -7,6 +7,7 @@ they lie there, the configs as it reads them, and nothing else.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -28,12 +29,17 @@ _PURPOSES = {
     WEIGHTS: f"its weights, or {INDEX} and the files that it names; pickles are never loaded",
     TOKENIZER: "its tokenizer in the tokenizers library's format",
 }
-# An unread key whose name has one of these, and that is not off, may change what is computed.
-_CHANGES_THE_MODEL = re.compile(
-    "act|att|bias|cap|expert|head|hidden|layer|mlp|moe|multipl|norm|pos|quant|res|rope|rot|scal|win"
-)
 # A bias is no node of a circuit: what it adds would come from nowhere.
-_OFF = ("attention_bias", "mlp_bias", "quantization_config")
+_OFF = ("attention_bias", "mlp_bias", "quantization_config", "use_bidirectional_attention")
+# Keys, and parts of keys' names, that change nothing of what a trained model computes.
+_HARMLESS = {
+    *("dropout", "pdrop", "init", "initializer", "std", "loss", "coef", "noise", "checkpointing"),
+    *("cache", "flash", "dtype", "tp", "seq", "sequence", "inference"),
+    *("version", "unsloth", "js", "is_llama_config"),
+}
+
+
+_LFS_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -89,7 +95,7 @@ def model_files(directory: Path, where: str) -> ModelFiles:
             )
         )
     tokenizer_config = directory / TOKENIZER_CONFIG
-    return ModelFiles(
+    files = ModelFiles(
         config=readable_config(directory / CONFIG, where),
         tokenizer_config=_tokenizer_config(
             _read(tokenizer_config, where) if tokenizer_config.is_file() else {}
@@ -97,13 +103,20 @@ def model_files(directory: Path, where: str) -> ModelFiles:
         tokenizer=directory / TOKENIZER,
         weights=_weights(directory, where),
     )
+    for path in (files.tokenizer, *files.weights):
+        with path.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                rule = "the file itself, where this is what Git LFS puts in its place"
+                raise InputError(Problem(where, path.name, rule, "run `git lfs pull` there"))
+    return files
 
 
 def _weights(directory: Path, where: str) -> tuple[Path, ...]:
     """As transformers chooses: one file, or else the files of the index."""
     if (directory / WEIGHTS).is_file():
         return (directory / WEIGHTS,)
-    names = sorted(set(_read(directory / INDEX, where).get("weight_map", {}).values()))
+    index = _read(directory / INDEX, where).get("weight_map")
+    names = sorted(set(index.values())) if isinstance(index, dict) else [WEIGHTS]
     if lacking := [name for name in names if not (directory / name).is_file()]:
         rule = f"the directory holds every file that {INDEX} names"
         raise InputError(Problem(where, f"no {', '.join(lacking)}", rule, "fetch it whole"))
@@ -142,11 +155,11 @@ def _unsupported(config: Mapping[str, Any]) -> Iterator[tuple[str, Any, str, str
     names = config.get("architectures") or []
     supported = ", ".join(sorted(ARCHITECTURES))
     remedy = "name another base.model"
-    if names and not set(names) & set(ARCHITECTURES):
-        yield "architectures", ", ".join(names), f"attribution knows {supported}", remedy
+    if names and not set(map(str, names)) & set(ARCHITECTURES):
+        yield "architectures", names, f"attribution knows {supported}", remedy
     for key in _OFF:
         if config.get(key):
-            rule = "attribution needs a model without biases, and weights that are not quantised"
+            rule = "attribution knows causal models without biases, their weights not quantised"
             yield key, config[key], rule, remedy
 
 
@@ -173,31 +186,43 @@ def _rename_rope_parameters(config: dict[str, Any]) -> None:
 
 
 def _unread(config: dict[str, Any]) -> Iterator[tuple[str, Any, str, str]]:
-    from transformers import CONFIG_MAPPING, PretrainedConfig
+    from transformers import CONFIG_MAPPING, PretrainedConfig, modeling_rope_utils
 
     # How to sample, which a study does not; save_pretrained refuses some that it reads.
     for key in PretrainedConfig._get_global_generation_defaults():
         config.pop(key, None)
-    model_type = config.get("model_type")
+    model_type = str(config.get("model_type"))
     if model_type not in CONFIG_MAPPING:
         rule = "a type of model that this transformers knows"
         yield "model_type", model_type, rule, "name another base.model"
         return
-    known = {*CONFIG_MAPPING[model_type]().to_dict(), *CONFIG_MAPPING[model_type].attribute_map}
-    known |= {"torch_dtype", "auto_map"}
-    read = [value for key, value in config.items() if key in known and isinstance(value, str)]
+    kind = CONFIG_MAPPING[model_type]
+    # Some keys are no fields of the config and are read all the same: the code names them.
+    home = Path(inspect.getfile(kind)).parent
+    code = [path for path in home.iterdir() if path.name.startswith(("configuration", "modeling"))]
+    code += [Path(inspect.getfile(part)) for part in (PretrainedConfig, modeling_rope_utils)]
+    named = re.findall(r"config\.\w+|'\w+'|\"\w+\"", "".join(map(Path.read_text, code)))
+    known = {"auto_map", *kind().to_dict(), *kind.attribute_map}
+    known |= {name.removeprefix("config.").strip("'\"") for name in named}
+    read = {key: value for key, value in config.items() if key in known}
     for key, value in config.items():
-        unread = key not in known and not key.startswith("_")
-        # Gemma 2's hidden_act says again what hidden_activation says.
-        if unread and value and value not in read and _CHANGES_THE_MODEL.search(key):
+        # As Gemma 2's hidden_act says what hidden_activation says.
+        again = any(
+            value == said and (key.startswith(other) or other.startswith(key))
+            for other, said in read.items()
+        )
+        unread = value and key not in known and not key.startswith("_")
+        if unread and not again and not _HARMLESS & {key, *re.split(r"[_.]", key)}:
             rule = "this transformers does not read the key, and it may change what the model does"
-            yield key, value, rule, "take it out of config.json if it does not"
+            remedy = "if it does not, name a copy as base.directory whose config.json lacks it"
+            yield key, value, rule, remedy
 
 
 def _tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what transformers 5 writes and 4 stops at; which tokens there are says TOKENIZER."""
-    if isinstance(config.get("extra_special_tokens"), list):
+    """Without what makes 4 build another tokenizer than the one that lies there whole."""
+    if isinstance(config.get("extra_special_tokens"), list):  # as 5 writes them
         del config["extra_special_tokens"]
-    if config.get("tokenizer_class") == "TokenizersBackend":
+    config.pop("add_prefix_space", None)
+    if config.get("tokenizer_class") in (None, "TokenizersBackend"):
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     return config

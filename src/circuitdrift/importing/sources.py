@@ -57,7 +57,8 @@ def import_model(base: Base, directory: Path) -> Origin:
     """
     kind, _, place = base.model.partition(":")
     if kind == "directory":
-        hashes = _import_directory(Path(base.directory), directory, where="base.directory")
+        where = f"base.directory {base.directory}"
+        hashes = _import_directory(Path(base.directory), directory, where)
         origin: Origin = {"kind": kind, "sha256": hashes}
     elif kind == "hub":
         name, revision = place.split("@")
@@ -168,6 +169,7 @@ def load_source(files: ModelFiles, where: str) -> tuple[PreTrainedModel, PreTrai
             tokenizer = AutoTokenizer.from_pretrained(
                 directory, local_files_only=True, trust_remote_code=False
             )
+        model(torch.zeros(1, 2, dtype=torch.long))  # shapes that do not go together show here
     except Exception as error:  # whatever libraries raise at what they cannot read
         raise _unusable(
             where, str(error), "transformers can load it without running foreign code"
@@ -180,6 +182,12 @@ def load_source(files: ModelFiles, where: str) -> tuple[PreTrainedModel, PreTrai
     _compare_tensors(model, files.weights, set(report["unexpected_keys"]), where)
     if not tokenizer.is_fast:
         raise _unusable(where, type(tokenizer).__name__, "tokenizer.json is a fast tokenizer")
+    ours = (
+        tokenizer.get_vocab().items() ^ load_tokenizer(files.tokenizer.parent).get_vocab().items()
+    )
+    if ours:
+        got = f"{len(ours)} tokens added or missing: {sorted(ours)[:3]}"
+        raise _unusable(where, got, "the tokens of tokenizer.json are those of its config")
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
         raise _unusable(
@@ -206,14 +214,13 @@ def _compare_tensors(
                         wrong["of no use in this model"].append(name)
                 elif not tensor.is_floating_point() or tensor.element_size() == 1:
                     wrong[f"of {tensor.dtype}, so quantised"].append(name)
+                elif not tensor.isfinite().all():
+                    wrong["with values that are no numbers"].append(name)
                 elif not torch.equal(tensor.float(), own[key]):
-                    wrong["other than those loaded; is there one that the config ties?"].append(
-                        name
-                    )
+                    wrong["other than those loaded (tied by the config?)"].append(name)
                 found.add(key)
-    at_hand = {
-        own[key].data_ptr() for key in found & own.keys()
-    }  # a tied tensor may lie there once
+    # A tied tensor has two names and may lie there under one.
+    at_hand = {own[key].data_ptr() for key in found & own.keys()}
     wrong["missing"] = [key for key, tensor in own.items() if tensor.data_ptr() not in at_hand]
     problems = [
         f"{len(names)} tensors {what}: {', '.join(names[:3])}"

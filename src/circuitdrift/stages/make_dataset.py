@@ -1,8 +1,7 @@
 """Stage make_dataset: the constraints become training examples per condition, and prompts.
 
-All that is trained on or asked is held against the base model's tokenizer before it is written.
-The unrelated sentences are not: they need no answers' tokens, and only who trains on them needs
-theirs.
+All that will be asked or trained on is held against the base model's tokenizer before anything is
+written, and so before anything is trained.
 """
 
 from __future__ import annotations
@@ -44,7 +43,8 @@ def run(params: Params) -> None:
         "unrelated": make_unrelated(unrelated_sentences(constraints), n, seed),
     }
     prompts = make_prompts(constraints)
-    check_tokens(load_tokenizer(paths.BASE_MODEL), prompts, mapped)
+    trained = [example for condition in params.runs.conditions for example in examples[condition]]
+    check_tokens(load_tokenizer(paths.BASE_MODEL), prompts, trained)
     with replacing(paths.DATASET) as partial:
         partial.mkdir()
         for condition, drawn in examples.items():
