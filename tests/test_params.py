@@ -32,6 +32,26 @@ MAY_BE_0 = {
     *("attribution.graph_control_prompts", "nulls.random_lora"),
     *("nulls.planted.scale", "compare.min_effect", "verdicts.min_drift_difference"),
     *("verdicts.min_accuracy_gain", "verdicts.min_patched_fraction"),
+    *("verdicts.registered.min_consistency_gain", "verdicts.registered.min_distance_closed"),
+    *("verdicts.registered.min_donor_difference", "verdicts.registered.max_accuracy_from_chance"),
+    "verdicts.registered.min_accuracy_above_chance",
+    "verdicts.registered.min_substitution_above_chance",
+}
+# What docs/preregistration.md says of each threshold, with the value that params.yaml must have.
+REGISTERED = {
+    "coverage": ([0.93, 0.97], "97 % the interval is not printed, and the criterion cannot fail"),
+    "min_consistency_gain": (0.10, "and an `unrelated` run is at least .10; test: 70 relabelings"),
+    "min_assignment_ratio": (1.05, "near prompts, at least 1.05, and above the same ratio on"),
+    "min_distance_closed": (0.10, "Distance closed beyond it is at least .10; interval over words"),
+    "patched_nodes": (100, "the 100 nodes with the largest mean"),
+    "min_donor_difference": (1.0, "below 1 logit (signed) are left out and named"),
+    "min_patched_words": (5, "with fewer than five left the criterion is undecided"),
+    "min_step_ratio": (1.05, "at least 1.05 for one of 25→50, 50→75, 75→100"),
+    "min_accuracy_above_chance": (0.20, "balanced accuracy on near prompts at least ⅓ + .20"),
+    "min_discrimination": (0.75, "discrimination at least .75"),
+    "min_substitution_above_chance": (0.10, "substitution at least ⅓ + .10"),
+    "max_range_share": (0.5, "is less than half of the range over 1, 3, 10 epochs"),
+    "max_accuracy_from_chance": (0.05, "lies within ⅓ ± .05"),
 }
 OUT_OF_RANGE: dict[str, list[Any]] = {
     "runs.conditions": ["mapped", [], ["maped"], ["mapped", "mapped"]],
@@ -56,6 +76,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "intervene.ranked_nodes": [2],
     "statistics.confidence": [95],
     "verdicts.min_accuracy_gain": [1],
+    "verdicts.registered.coverage": [[0.97, 0.93]],
 }
 IN_RANGE: dict[str, list[Any]] = {
     **{key: [0] for key in MAY_BE_0},
@@ -125,6 +146,13 @@ def test_a_value_out_of_range_is_one_line_that_names_it(key: str) -> None:
 def test_a_value_at_the_edge_of_its_range_is_accepted(key: str) -> None:
     for value in IN_RANGE[key]:
         load_with({key: value})
+
+
+def test_the_registered_thresholds_are_those_of_the_document() -> None:
+    text = (ROOT / "docs" / "preregistration.md").read_text(encoding="utf-8")
+    registered = read_yaml(ROOT / "params.yaml")["verdicts"]["registered"]
+    assert registered == {key: value for key, (value, _) in REGISTERED.items()}
+    assert not [phrase for _, phrase in REGISTERED.values() if phrase not in text]
 
 
 def test_every_bad_value_is_named_at_once() -> None:

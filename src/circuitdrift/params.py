@@ -190,11 +190,32 @@ class Statistics(Section):
     seed: Seed
 
 
+class Registered(Section):
+    """The thresholds of docs/preregistration.md, which precede the second round's results."""
+
+    coverage: Annotated[
+        tuple[ProperShare, ProperShare], Field(strict=False), AfterValidator(_ascending)
+    ]
+    min_consistency_gain: Difference
+    min_assignment_ratio: PositiveFloat
+    min_distance_closed: Difference
+    patched_nodes: PositiveInt
+    min_donor_difference: NonNegativeFloat  # logits
+    min_patched_words: PositiveInt
+    min_step_ratio: PositiveFloat
+    min_accuracy_above_chance: Difference
+    min_discrimination: Share
+    min_substitution_above_chance: Difference
+    max_range_share: Share
+    max_accuracy_from_chance: Difference
+
+
 class Verdicts(Section):
     alpha: ProperShare
     min_drift_difference: Difference
     min_accuracy_gain: Difference
     min_patched_fraction: Difference
+    registered: Registered
 
 
 class Params(Section):
