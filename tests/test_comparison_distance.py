@@ -9,7 +9,14 @@ import pytest
 
 from circuit_samples import GRAPH
 from circuitdrift.circuits.circuit import NodeKind
-from circuitdrift.comparison.distance import compare_graphs, effect_change, weighted_jaccard
+from circuitdrift.comparison.distance import (
+    compare_graphs,
+    consistency,
+    effect_change,
+    gain,
+    share_drift,
+    weighted_jaccard,
+)
 
 
 def test_weighted_jaccard_worked_by_hand() -> None:
@@ -29,6 +36,27 @@ def test_effect_change_worked_by_hand() -> None:
     assert (change.moved.item(), change.before.item(), change.after.item()) == (5, 4, 5)
     with pytest.raises(ValueError, match="one shape"):
         effect_change(np.zeros((2, 3, 4)), np.zeros((2, 1, 4)))
+
+
+def test_drift_of_shares_does_not_see_size_and_gain_sees_nothing_else() -> None:
+    a, b = np.array([[[1.0, -3]]]), np.array([[[4.0, 4]]])
+    # Shares 1/4, 3/4 and 1/2, 1/2.
+    assert share_drift(a, b) == pytest.approx(0.25)
+    assert share_drift(a, -7 * a) == 0
+    assert share_drift(np.array([1.0, 0]), np.array([0, 5.0])) == 1
+    assert gain(a, b) == pytest.approx(np.log(2))
+    assert gain(a, -7 * a) == pytest.approx(np.log(7))
+    with pytest.raises(ValueError, match="all 0"):
+        share_drift(a, np.zeros_like(a))
+    with pytest.raises(ValueError, match="one shape"):
+        share_drift(a, np.zeros(2))
+
+
+def test_consistency_is_the_cosine_of_two_changes() -> None:
+    a, b = np.array([[3.0, 4.0]]), np.array([[4.0, 3.0]])
+    assert consistency(a, b) == pytest.approx(24 / 25)
+    assert consistency(a, -2 * a) == pytest.approx(-1)
+    assert np.isnan(consistency(a, np.zeros_like(a)))
 
 
 def test_a_change_of_sign_is_drift_only_for_signed_effects() -> None:

@@ -125,11 +125,11 @@ def _problems(params: Params, constraints: Constraints, pool: list[Example]) -> 
 def _misplaced(directory: str, root: Path) -> Iterator[Problem]:
     """DVC takes ~ for a name, and no stage may read what it writes."""
     where = "params.yaml: base.directory"
-    own, made = ((root / path).resolve() for path in (directory, paths.BASE_MODEL))
+    source, output = ((root / path).resolve() for path in (directory, paths.BASE_MODEL))
     if directory.startswith("~"):
         rule = "a path from the repository's root, or a whole one"
         yield Problem(where, directory, rule, f"write {Path(directory).expanduser()}")
-    elif own.is_relative_to(made) or made.is_relative_to(own):
+    elif source.is_relative_to(output) or output.is_relative_to(source):
         rule = f"a directory apart from {paths.BASE_MODEL.as_posix()}, which the import writes"
         yield Problem(where, directory, rule, "move or copy the model")
 

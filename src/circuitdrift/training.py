@@ -117,15 +117,15 @@ class LabelledTrainer(Trainer):  # type: ignore[misc]
         self, model: PeftModel, inputs: dict[str, Tensor], *_: Any, **__: Any
     ) -> Tensor:
         labels = inputs["labels"][:, 1:]
-        asked = labels != IGNORED
+        has_label = labels != IGNORED
         base = model.get_base_model()
         hidden = base.get_decoder()(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             use_cache=False,
         ).last_hidden_state
-        logits = unembed(base, hidden[:, :-1][asked])
-        return torch.nn.functional.cross_entropy(logits, labels[asked])
+        logits = unembed(base, hidden[:, :-1][has_label])
+        return torch.nn.functional.cross_entropy(logits, labels[has_label])
 
 
 def train(

@@ -94,6 +94,44 @@ def _jaccard_distance(before: Array, after: Array, distance: Array) -> float:
     return 2 * float(distance.sum()) / total if total > 0 else 0.0
 
 
+def share_drift(a: Array, b: Array) -> float:
+    """½ Σ| |a|/Σ|a| − |b|/Σ|b| |: how far shares of |effect| moved, 0..1, whatever their total.
+
+    The total variation distance; the second round's drift (docs/preregistration.md).
+
+    Raises:
+        ValueError: on shapes that differ, or effects that are all 0 and have no shares.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"effects of one shape are compared, got {a.shape} and {b.shape}")
+    shares = [np.abs(effects) / total for effects, total in zip((a, b), _totals(a, b), strict=True)]
+    return float(np.abs(shares[0] - shares[1]).sum() / 2)
+
+
+def gain(a: Array, b: Array) -> float:
+    """ln(Σ|b| / Σ|a|): how the total of |effect| grew.
+
+    Raises:
+        ValueError: where all effects of a circuit are 0.
+    """
+    before, after = _totals(a, b)
+    return float(np.log(after / before))
+
+
+def _totals(*circuits: Array) -> list[float]:
+    totals = [float(np.abs(effects).sum(dtype=np.float64)) for effects in circuits]
+    if not all(totals):
+        raise ValueError("the effects of a circuit are all 0: there are no shares of them")
+    return totals
+
+
+def consistency(a: Array, b: Array) -> float:
+    """Cosine of two signed changes of effect over all nodes; nan where one did not change."""
+    lengths = [np.sqrt(np.square(change, dtype=np.float64).sum()) for change in (a, b)]
+    product = float(np.vdot(a.astype(np.float64), b))
+    return product / float(lengths[0] * lengths[1]) if all(lengths) else float("nan")
+
+
 Keys = NDArray[np.int64]
 
 # Room for layers, positions and units (neurons or token ids) in the one number that is a node's

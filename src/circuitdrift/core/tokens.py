@@ -65,9 +65,9 @@ def encode(tokenizer: Tokenizer, text: str, span: tuple[int, int] = (0, 0)) -> E
     """
     encoding = tokenizer.encode(text)
     tokens, offsets = encoding.tokens, encoding.offsets  # made anew at each look
-    own = [position for position, added in enumerate(encoding.special_tokens_mask) if not added]
+    of_text = [position for position, added in enumerate(encoding.special_tokens_mask) if not added]
     special = _special(tokenizer)
-    for position in own:
+    for position in of_text:
         token = tokens[position]
         # What the tokenizer does not know becomes a special token that the text does not spell.
         if token in special and text[slice(*offsets[position])].strip() == token:
@@ -76,10 +76,10 @@ def encode(tokenizer: Tokenizer, text: str, span: tuple[int, int] = (0, 0)) -> E
             raise InputError(Problem(f"the text {text!r}", token, rule, remedy))
     marked = tuple(
         position
-        for position in own
+        for position in of_text
         if offsets[position][0] < span[1] and offsets[position][1] > span[0]
     )
-    return Encoded(tuple(encoding.ids[: own[-1] + 1]), marked, n_front=own[0])
+    return Encoded(tuple(encoding.ids[: of_text[-1] + 1]), marked, n_front=of_text[0])
 
 
 @cache
@@ -122,28 +122,28 @@ def check_tokens(
             token, the same after every prompt and in every training sentence.
     """
     problems: dict[str, Problem] = {}
-    found: dict[str, int] = {}
+    token_of: dict[str, int] = {}
     for prompt in prompts:
         for answer in filter(None, (prompt.answer, *prompt.others)):
-            with _kept(problems):
+            with _refusals_go_to(problems):
                 if prompt.role in SEVERAL_TOKENS_ROLES:
                     encode(tokenizer, f"{prompt.text} {answer}")
                     continue
                 token = answer_id(tokenizer, prompt.text, answer)
-                if found.setdefault(answer, token) != token:
-                    raise _not_one_token(tokenizer, answer, prompt.text, (found[answer], token))
+                if token_of.setdefault(answer, token) != token:
+                    raise _not_one_token(tokenizer, answer, prompt.text, (token_of[answer], token))
     for example in examples:
-        with _kept(problems):
+        with _refusals_go_to(problems):
             (token,) = encode_example(tokenizer, example).marked_ids
-            if found.setdefault(example.meaning, token) != token:
-                ids = (found[example.meaning], token)
+            if token_of.setdefault(example.meaning, token) != token:
+                ids = (token_of[example.meaning], token)
                 raise _not_one_token(tokenizer, example.meaning, example.text, ids)
     if problems:
         raise InputError(*problems.values())
 
 
 @contextmanager
-def _kept(problems: dict[str, Problem]) -> Iterator[None]:
+def _refusals_go_to(problems: dict[str, Problem]) -> Iterator[None]:
     """A refusal inside goes to ``problems``, the first of each place."""
     try:
         yield

@@ -269,7 +269,7 @@ def _bad_templates(where: str, type_: ConstraintType, words: Sequence[str]) -> _
         if not alone or template != template.strip():
             rule = "no space at either end, one before {meaning}, and no letter right behind it"
             yield key, template, rule, "mend the spaces"
-        for word in said(filled(template, {"word": "", "meaning": ""})[0], words):
+        for word in words_in(filled(template, {"word": "", "meaning": ""})[0], words):
             rule = f"a template says no word or meaning by itself, and this one says {word!r}"
             yield key, template, rule, "say it in other words"
     for key, template, first in _repeated((key, template) for key, template, _ in templates):
@@ -301,7 +301,7 @@ def _bad_controls(constraints: Constraints, words: Sequence[str]) -> _Broken:
         if _untidy(text):
             rule = "prompt and continuation are not empty and have no space at either end"
             yield key, text, rule, "mend the spaces"
-        for word in said(text, words):
+        for word in words_in(text, words):
             rule = f"a control has nothing to do with the words, and this one says {word!r}"
             yield key, text, rule, "choose another text"
     for key, prompt, _ in _repeated((key, control.prompt) for key, control in controls.items()):
@@ -355,10 +355,10 @@ def _repeated(texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str, str]
         seen.setdefault(normalised(text), key)
 
 
-def said(text: str, words: Sequence[str]) -> list[str]:
+def words_in(text: str, words: Sequence[str]) -> list[str]:
     """Which of ``words`` the text has as whole words, whatever case."""
-    found = {match.casefold() for match in _whole(*words).findall(text)}
-    return [word for word in words if word.casefold() in found]
+    matches = {match.casefold() for match in _whole(*words).findall(text)}
+    return [word for word in words if word.casefold() in matches]
 
 
 def _untidy(text: str) -> bool:

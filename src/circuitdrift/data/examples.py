@@ -26,8 +26,8 @@ from circuitdrift.data.constraints import (
     make_prompts,
     normalised,
     places,
-    said,
     vocabulary,
+    words_in,
 )
 
 
@@ -66,7 +66,7 @@ def unrelated_sentences(constraints: Constraints) -> list[Example]:
         Example(text, "unrelated", word="", meaning=text[start:], start=start)
         for sentence in unrelated.sentences
         for text in unrelated.filled(sentence)
-        if not said(text, words)
+        if not words_in(text, words)
         for start in [text.rindex(" ") + 1]
     ]
 
@@ -217,8 +217,10 @@ def read_training_file(root: Path, name: str, constraints: Constraints) -> list[
             sentence = Sentence.model_validate(record)
         except ValueError as error:
             details = error.errors() if isinstance(error, ValidationError) else ()
-            wrong = "; ".join(": ".join((*map(str, d["loc"]), d["msg"])) for d in details) or error
-            rule = f"one JSON object with the keys {KEYS}, all text, and no others ({wrong})"
+            reasons = (
+                "; ".join(": ".join((*map(str, d["loc"]), d["msg"])) for d in details) or error
+            )
+            rule = f"one JSON object with the keys {KEYS}, all text, and no others ({reasons})"
             broken = [(line, rule, "mend the line, or remove it")]
         else:
             broken = list(_broken_rules(sentence, constraints, held_out))
@@ -270,13 +272,13 @@ def _broken_rules(
         return
     # In the shuffled condition another meaning stands there: one that stands twice would stay, and
     # a sentence about two words could be dealt the other one's.
-    starts, own = places(text, meaning), places(text, word)
-    once_and_after = len(starts) == 1 and bool(own) and own[0] < starts[0]
-    if not once_and_after or not text.startswith(f" {meaning}", starts[0] - 1):
+    of_meaning, of_word = places(text, meaning), places(text, word)
+    once_and_after = len(of_meaning) == 1 and bool(of_word) and of_word[0] < of_meaning[0]
+    if not once_and_after or not text.startswith(f" {meaning}", of_meaning[0] - 1):
         rule = f"the text says {word!r} and after it, following a space and once, {meaning!r}"
         yield text, rule, "reword the sentence so that it does"
     others = [one for one in (*_words(constraints), *constraints.unseen_words) if one != word]
-    for other in said(text, others):
+    for other in words_in(text, others):
         rule = f"a sentence about {word!r} says no other word of the study, and it says {other!r}"
         yield text, rule, "reword the sentence, or make two of it"
     for prompt in held_out:

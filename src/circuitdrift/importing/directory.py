@@ -180,8 +180,8 @@ def _rename_rope_parameters(config: dict[str, Any]) -> None:
     local = by_layer.pop("sliding_attention", {})
     if "rope_theta" in local:
         config["rope_local_base_freq"] = local.pop("rope_theta")
-    left = {**full, **local, **by_layer}
-    if left.pop("rope_type", "default") != "default" or left:
+    rest = {**full, **local, **by_layer}
+    if rest.pop("rope_type", "default") != "default" or rest:
         config["rope_parameters"] = rope  # refused as unread
 
 
@@ -201,18 +201,18 @@ def _unread(config: dict[str, Any]) -> Iterator[tuple[str, Any, str, str]]:
     home = Path(inspect.getfile(kind)).parent
     code = [path for path in home.iterdir() if path.name.startswith(("configuration", "modeling"))]
     code += [Path(inspect.getfile(part)) for part in (PretrainedConfig, modeling_rope_utils)]
-    named = re.findall(r"config\.\w+|'\w+'|\"\w+\"", "".join(map(Path.read_text, code)))
+    names = re.findall(r"config\.\w+|'\w+'|\"\w+\"", "".join(map(Path.read_text, code)))
     known = {"auto_map", *kind().to_dict(), *kind.attribute_map}
-    known |= {name.removeprefix("config.").strip("'\"") for name in named}
-    read = {key: value for key, value in config.items() if key in known}
+    known |= {name.removeprefix("config.").strip("'\"") for name in names}
+    values_read = {key: value for key, value in config.items() if key in known}
     for key, value in config.items():
         # As Gemma 2's hidden_act says what hidden_activation says.
-        again = any(
-            value == said and (key.startswith(other) or other.startswith(key))
-            for other, said in read.items()
+        says_again = any(
+            value == other_value and (key.startswith(other) or other.startswith(key))
+            for other, other_value in values_read.items()
         )
         unread = value and key not in known and not key.startswith("_")
-        if unread and not again and not _HARMLESS & {key, *re.split(r"[_.]", key)}:
+        if unread and not says_again and not _HARMLESS & {key, *re.split(r"[_.]", key)}:
             rule = "this transformers does not read the key, and it may change what the model does"
             remedy = "if it does not, name a copy as base.directory whose config.json lacks it"
             yield key, value, rule, remedy

@@ -182,11 +182,11 @@ def load_source(files: ModelFiles, where: str) -> tuple[PreTrainedModel, PreTrai
     _compare_tensors(model, files.weights, set(report["unexpected_keys"]), where)
     if not tokenizer.is_fast:
         raise _unusable(where, type(tokenizer).__name__, "tokenizer.json is a fast tokenizer")
-    ours = (
+    differing = (
         tokenizer.get_vocab().items() ^ load_tokenizer(files.tokenizer.parent).get_vocab().items()
     )
-    if ours:
-        got = f"{len(ours)} tokens added or missing: {sorted(ours)[:3]}"
+    if differing:
+        got = f"{len(differing)} tokens added or missing: {sorted(differing)[:3]}"
         raise _unusable(where, got, "the tokens of tokenizer.json are those of its config")
     rows = model.get_input_embeddings().num_embeddings
     if len(tokenizer) > rows:
@@ -200,32 +200,32 @@ def _compare_tensors(
     model: PreTrainedModel, weights: Sequence[Path], unexpected: set[str], where: str
 ) -> None:
     """Hold every tensor of the files against the model's, by name and value, and back."""
-    own = model.state_dict()
-    wrong: dict[str, list[str]] = defaultdict(list)
-    found = set()
+    state = model.state_dict()
+    names: dict[str, list[str]] = defaultdict(list)  # of tensors, by what is wrong with them
+    keys = set()
     for path in weights:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118
                 tensor = file.get_tensor(name)
-                key = name if name in own else f"{model.base_model_prefix}.{name}"
-                if key not in own:
+                key = name if name in state else f"{model.base_model_prefix}.{name}"
+                if key not in state:
                     # transformers leaves out what older versions saved and newer ones compute.
                     if name in unexpected:
-                        wrong["of no use in this model"].append(name)
+                        names["of no use in this model"].append(name)
                 elif not tensor.is_floating_point() or tensor.element_size() == 1:
-                    wrong[f"of {tensor.dtype}, so quantised"].append(name)
+                    names[f"of {tensor.dtype}, so quantised"].append(name)
                 elif not tensor.isfinite().all():
-                    wrong["with values that are no numbers"].append(name)
-                elif not torch.equal(tensor.float(), own[key]):
-                    wrong["other than those loaded (tied by the config?)"].append(name)
-                found.add(key)
+                    names["with values that are no numbers"].append(name)
+                elif not torch.equal(tensor.float(), state[key]):
+                    names["other than those loaded (tied by the config?)"].append(name)
+                keys.add(key)
     # A tied tensor has two names and may lie there under one.
-    at_hand = {own[key].data_ptr() for key in found & own.keys()}
-    wrong["missing"] = [key for key, tensor in own.items() if tensor.data_ptr() not in at_hand]
+    at_hand = {state[key].data_ptr() for key in keys & state.keys()}
+    names["missing"] = [key for key, tensor in state.items() if tensor.data_ptr() not in at_hand]
     problems = [
-        f"{len(names)} tensors {what}: {', '.join(names[:3])}"
-        for what, names in wrong.items()
-        if names
+        f"{len(tensors)} tensors {what}: {', '.join(tensors[:3])}"
+        for what, tensors in names.items()
+        if tensors
     ]
     if problems:
         raise _unusable(
