@@ -60,11 +60,13 @@ stages:
 }
 # In a process of its own, which a test may stop.
 RUN = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
 from circuitdrift.sweep.plan import Experiment
 from circuitdrift.sweep.queue import run
 
+# A suite that was started in the background ignores Ctrl-C, and what it starts does too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 experiments = [Experiment(**values) for values in json.loads(sys.argv[1])]
 run(Path.cwd(), experiments, workers=2, poll_s=1.0)
 """
