@@ -37,7 +37,7 @@ def test_any_other_text_is_read(tiny_tokenizer: Tokenizer, text: str) -> None:
     assert tiny_tokenizer.decode(encode(tiny_tokenizer, text).ids[1:]) == text
 
 
-def test_a_long_text_is_read_in_a_moment(tiny_tokenizer: Tokenizer) -> None:
+def test_a_long_text_is_read_whole(tiny_tokenizer: Tokenizer) -> None:
     text = " ".join(["well"] * 2800)
     assert len(encode(tiny_tokenizer, text, (0, len(text))).marked) > 2800
 

@@ -97,6 +97,12 @@ def test_directories_are_named_for_git_and_found_from_every_folder(
     for each in sweep.experiments:
         git = ["git", "check-ref-format", f"refs/exps/{each.name}"]
         assert subprocess.run(git, check=False).returncode == 0
+    # Also where params.yaml names the directory and the sweep varies something else.
+    params = (study_root / "params.yaml").read_text(encoding="utf-8")
+    relative = params.replace("directory: models/own", 'directory: "my models/one"')
+    (study_root / "params.yaml").write_text(relative, encoding="utf-8")
+    (experiment,) = planned(study_root, "  a: {product: {train.epochs: [4]}}", head).experiments
+    assert experiment.changes["base.directory"] == places[0]
     with pytest.raises(InputError, match=r"sweep\.yaml .*base\.model: .*base\.directory: PATH"):
         planned(study_root, '  a: {product: {base.model: ["dir:../my-models/one"]}}')
 

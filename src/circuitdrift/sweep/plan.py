@@ -19,7 +19,7 @@ from circuitdrift.check import check_base, check_params
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.yaml import read_yaml, validate
-from circuitdrift.params import Listed, Params, Section
+from circuitdrift.params import OWN, Base, Listed, Params, Section
 
 SOURCE = paths.SWEEP.as_posix()
 DIRECTORY = "base.directory"
@@ -103,16 +103,20 @@ def load_sweep(root: Path) -> Sweep:
     params = read_yaml(root / paths.PARAMS)
     validate(Params, params, source=paths.PARAMS.name)
     experiments: dict[str, Experiment] = {}
+    bases: set[Base] = set()
     arms: dict[str, dict[str, tuple[str, ...]]] = {"product": {}, "together": {}, "rungs": {}}
     for arm_name, arm in file.arms.items():
         names = []
         for name, varied in arm.named_changes:
             changes = {**file.every, **varied}
-            if isinstance(own := changes.get(DIRECTORY), str):
-                # An experiment of the queue runs in a folder of its own, where a relative path
-                # would lead elsewhere.
-                changes[DIRECTORY] = str((root / Path(own).expanduser()).resolve())
             changed = _changed(params, changes)
+            base = changed["base"] if isinstance(changed["base"], dict) else {}
+            own = base.get("directory")
+            if base.get("model") == OWN and isinstance(own, str):
+                # An experiment of the queue runs in a folder of its own, where a relative path
+                # would lead elsewhere, params.yaml's too.
+                changes[DIRECTORY] = str((root / Path(own).expanduser()).resolve())
+                changed = _changed(params, changes)
             # An experiment that several arms ask for keeps its first name.
             same = [each.name for each in experiments.values() if each.params == changed]
             names.append(same[0] if same else name)
@@ -129,8 +133,9 @@ def load_sweep(root: Path) -> Sweep:
                 source = f"{SOURCE} ({name})"
                 checked = validate(Params, changed, source)
                 check_params(checked, root, source)
-                if changed["base"] != params["base"]:
+                if checked.base not in bases:
                     check_base(checked, root)
+                    bases.add(checked.base)
                 experiments[name] = Experiment(name, changes, changed)
         arms[arm.kind][arm_name] = tuple(names)
     return Sweep(tuple(experiments.values()), arms, file.memory_gb)
