@@ -32,17 +32,24 @@ from circuitdrift.reproduced import files, largest_difference
 TINY: Mapping[str, Any] = {
     "compute.threads": 1,
     "base.model": "tiny",
+    "runs.conditions": ["mapped", "rotated-1", "rotated-2", "unrelated"],
     "runs.seeds": [0, 1],
     "dataset.n_examples": 12,
     "train.epochs": 1,
     "train.checkpoints": [0.5, 1.0],
-    "attribution.discovery_prompts_per_word": 1,
+    "attribution.near_prompts_per_word": 2,
+    "attribution.discovery_prompts_per_word": 2,  # the first has nothing between word and end
     "attribution.control_prompts": 2,
     "attribution.feature_nodes": 16,
     "attribution.candidates_per_place": 8,
-    "compare.random_sets": 10,
-    "statistics.bootstrap_samples": 10,
+    "intervene.seeds": [1],
+    "intervene.patched_nodes": [1, 3],
+    "intervene.circuit_prompts_per_word": 1,
+    "intervene.sizes": [0.1, 1.0],
+    "intervene.transfer_size": 0.1,
     "statistics.permutations": 10,
+    "statistics.coverage_samples": 100,
+    "verdicts.patched_nodes": 3,
 }
 HERE = {"PYTHONHASHSEED": "1", "TZ": "UTC0", "LC_ALL": "C.UTF-8"}
 ELSEWHERE = {"PYTHONHASHSEED": "2", "TZ": "NPT-5:45", "LC_ALL": "C"}

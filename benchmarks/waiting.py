@@ -71,9 +71,9 @@ def make_study(folder: Path, base: Path, n_examples: int) -> Path:
         "dataset.n_examples": n_examples,
         "train.epochs": 1,
         "attribution.discovery_prompts_per_word": 1,
-        "attribution.evaluation_prompts_per_word": 1,
+        "attribution.near_prompts_per_word": 1,
         "attribution.control_prompts": 2,
-        "intervene.prompts_per_word": 1,
+        "intervene.circuit_prompts_per_word": 1,
     }
     set_params(folder / "params.yaml", shortened)
     command = [sys.executable, str(ROOT / "src/run.py"), "make_dataset"]

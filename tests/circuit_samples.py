@@ -11,14 +11,14 @@ from circuitdrift.core.prompts import TracedPrompt
 
 PROMPT = TracedPrompt(
     id="a",
-    role="discovery",
+    role="near",
     type="simple",
     word="blarf",
     template="{word}",
     tokens=(5, 6),
     segments=("start", "last"),
-    answer=1,
-    others=(2, 3),
+    answers=(1, 2, 3),
+    answer=0,
 )
 GRAPH = CircuitGraph(
     nodes=np.array(
@@ -44,19 +44,20 @@ the first token."""
 def circuit(
     prompt: TracedPrompt | str = PROMPT, seed: int = 0, effects: Floats | None = None
 ) -> Circuit:
-    """Two layers, two tokens, three neurons, unless ``effects`` say otherwise, and GRAPH.
+    """Two targets, two layers, two tokens, three neurons, unless ``effects`` say otherwise; GRAPH.
 
     Args:
         prompt: or the id of another like PROMPT.
     """
     if isinstance(prompt, str):
         prompt = replace(PROMPT, id=prompt)
+    n = prompt.n_targets
     if effects is None:
-        effects = np.random.default_rng(seed).standard_normal((2, 2, 3)).astype(np.float32)
+        effects = np.random.default_rng(seed).standard_normal((n, 2, 2, 3)).astype(np.float32)
     return Circuit(
         prompt=prompt,
-        value=0.5 + seed,
+        values=np.full(n, 0.5 + seed, dtype=np.float32),
         effects=effects,
-        token_effects=np.array([0.25, 0.25 + seed], dtype=np.float32),
+        token_effects=np.tile(np.float32([0.25, 0.25 + seed]), (n, 1)),
         graph=GRAPH,
     )

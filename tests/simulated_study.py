@@ -1,133 +1,137 @@
-"""A whole set of the study's tables, simulated, with differences planted in them or not."""
+"""Every table that the report reads, simulated, with differences planted in them or none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import combinations, pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from circuitdrift.core import paths
+from circuitdrift.core.files import write_jsonl, write_table
+from circuitdrift.core.prompts import Example, Prompt
+from circuitdrift.core.study import ASSIGNED, assigned
 from circuitdrift.core.yaml import read_yaml
 from circuitdrift.params import Params, load_params
-from circuitdrift.report.summaries import Study, headline_means, loss_by_step
+from circuitdrift.report.summaries import Study, loss_by_step
 from circuitdrift.stages.report import summarise
 
 ROOT = Path(__file__).parent.parent
 CHECKPOINTS = ("025", "050", "075", "100")
-MODELS = ("base", *CHECKPOINTS)
-PROGRESS = {name: 0.25 * index for index, name in enumerate(MODELS)}
-WORDS = {"blarf": "simple", "gleem": "simple", "glide": "spatial"}
-GRAPH_MEASURES = (
-    *("influence_drift", "node_jaccard", "nodes_added", "nodes_removed", "edge_jaccard"),
-    *("edges_added", "edges_removed", "replacement_to", "completeness_to", "error_mass_to"),
-)
+TYPES = {
+    "simple": {"blarf": "happy", "gleem": "sad", "drimp": "fast"},
+    "spatial": {"glide": "upward", "plonk": "downward", "twerb": "inward"},
+}
+UNSEEN = ("wug", "fep", "dax", "tove", "gorp", "blick")
+BASE_ROW = {"run": "base", "condition": "base", "seed": 0, "checkpoint": "base"}
+N_STEPS = 8
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a simulated study holds, and how large the planted differences are.
+    """What a simulated study holds, and how large the planted differences are at the end.
 
     Attributes:
-        drift: of mapped, shuffled and random adapters, mean from base at the last checkpoint.
-        between: distance of runs of two conditions beyond that of runs of one.
-        accuracy: of mapped and the others, share answered right at the last checkpoint.
-        recruited_share: of the target's change, by patching.
+        accuracy, substitution: of runs that teach an assignment; the others stay at chance.
+        discrimination: of such runs; the others stay at one half.
+        consistency: of two runs of one condition that teaches, beyond two others.
+        assignment: log ratio of the drift between runs of different assignments.
+        step: log ratio of the drift across a step.
+        closed: by all chosen nodes; nulls close a tenth of it.
+        weak_word: whose donor and recipient hardly differ.
     """
 
-    conditions: tuple[str, ...] = ("mapped", "shuffled")
-    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    prompts_per_word: int = 4
-    random_adapters: bool = True
-    recruited: bool = True
+    conditions: tuple[str, ...] = ("mapped", "rotated-1", "rotated-2", "shuffled", "unrelated")
+    seeds: tuple[int, ...] = (0, 1, 2, 3)
+    n_frames: int = 8
     intervened: bool = True
     graphs: bool = True
-    changed_target: float = 4.0
-    drift: tuple[float, float, float] = (0.7, 0.6, 0.05)
-    between: float = 0.2
-    accuracy: tuple[float, float] = (0.95, 0.35)
-    recruited_share: float = 0.5
+    accuracy: float = 0.8
+    substitution: float = 0.7
+    discrimination: float = 0.9
+    consistency: float = 0.3
+    assignment: float = 0.2
+    step: float = 0.2
+    closed: float = 0.5
+    weak_word: str = ""
+    checkpoints: tuple[str, ...] = field(default=CHECKPOINTS, repr=False)
 
 
 PLANTED = Plan()
-# The same everywhere, and less than what is asked for.
 NOTHING = Plan(
-    prompts_per_word=8,
-    drift=(0.05, 0.05, 0.05),
-    between=0.0,
-    accuracy=(0.34, 0.34),
-    recruited_share=0.02,
+    accuracy=1 / 3,
+    substitution=1 / 3,
+    discrimination=0.5,
+    consistency=0.0,
+    assignment=0.0,
+    step=0.0,
+    closed=0.0,
 )
 REDUCED = {
     "one condition": replace(PLANTED, conditions=("mapped",)),
-    "another condition": replace(
-        PLANTED, conditions=("unrelated",), recruited=False, intervened=False
-    ),
-    "one seed": replace(PLANTED, seeds=(0,), recruited=False),
-    "one run": replace(PLANTED, conditions=("mapped",), seeds=(3,), recruited=False),
-    "no random adapters": replace(PLANTED, random_adapters=False),
-    "nothing recruited": replace(PLANTED, recruited=False),
-    "no interventions": replace(PLANTED, intervened=False),
-    "few prompts, no graphs": replace(PLANTED, prompts_per_word=1, seeds=(0, 1), graphs=False),
-    "target unmoved": replace(PLANTED, changed_target=0.0),
+    "no assignment": replace(PLANTED, conditions=("shuffled", "unrelated"), intervened=False),
+    "one seed": replace(PLANTED, seeds=(0,), intervened=False),
+    "two seeds": replace(PLANTED, seeds=(0, 1), intervened=False),
+    "one run": replace(PLANTED, conditions=("mapped",), seeds=(3,), intervened=False),
+    "no interventions, no graphs": replace(PLANTED, intervened=False, graphs=False),
+    "one frame": replace(PLANTED, n_frames=1),
+    "a weak word": replace(PLANTED, weak_word="blarf"),
 }
 
 
 @lru_cache
-def simulated_study(plan: Plan) -> Study:
-    params, tables = study_params(plan), study_tables(plan, np.random.default_rng(0))
-    return summarise(Study(params, tables, read_yaml(ROOT / "data/original_study.yaml")))
+def simulated_study(plan: Plan = PLANTED) -> Study:
+    """With all summaries and verdicts."""
+    original = read_yaml(ROOT / "data/original_study.yaml")
+    return summarise(Study(study_params(plan), study_tables(plan), original))
 
 
 def study_params(plan: Plan) -> Params:
+    """As shipped, but for the runs and fewer simulated studies."""
     shipped = load_params(ROOT / "params.yaml")
-    runs = shipped.runs.model_copy(update={"conditions": plan.conditions, "seeds": plan.seeds})
-    draws = {"bootstrap_samples": 100, "permutations": 300}
-    statistics = shipped.statistics.model_copy(update=draws)
-    return shipped.model_copy(update={"runs": runs, "statistics": statistics})
+    return shipped.model_copy(
+        update={
+            "runs": shipped.runs.model_copy(
+                update={"conditions": plan.conditions, "seeds": plan.seeds}
+            ),
+            "intervene": shipped.intervene.model_copy(
+                update={"conditions": _teaching(plan) if plan.intervened else ()}
+            ),
+            "train": shipped.train.model_copy(
+                update={"checkpoints": tuple(int(name) / 100 for name in plan.checkpoints)}
+            ),
+            "statistics": shipped.statistics.model_copy(update={"coverage_samples": 2000}),
+        }
+    )
 
 
-def study_tables(plan: Plan, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
-    """What the stage reads, by name."""
-    evaluation = evaluation_table(plan, rng)
-    changes = ["trained", "random-0"][: 1 + plan.random_adapters]
-    moved = of_runs(plan, change=changes)
-    trained = moved["change"] == "trained"
-    steps = np.arange(1, 9)
-    norms = of_runs(plan, checkpoint=CHECKPOINTS, layer=range(3))
-    features = {"effect_from": 0.25, "effect_to": 1.75, "change": 1.5, "agreement": 0.875}
-    recruited = recruited_table() if plan.recruited else recruited_table()[:0]
-    nulls = pd.DataFrame({"comparison": ["mapped vs shuffled", "mapped halves"], "n_found": [4, 0]})
-    sought = len(plan.seeds) > 1 and {"mapped", "shuffled"} <= set(plan.conditions)
-    return {
-        "evaluation": evaluation,
-        "headlines": headlines(evaluation),
-        "loss": loss_by_step(
-            {
-                f"{condition}-{seed}": pd.DataFrame({"step": steps, "loss": 8 / steps + 0.1 * seed})
-                for condition in plan.conditions
-                for seed in plan.seeds
-            }
-        ),
-        "norms": norms.assign(norm=norms.index + rng.random(len(norms))),
-        "drift": drift_table(plan, rng, changes),
-        "change_by_place": place_table(plan, rng),
-        "changed_features": of_runs(plan).assign(
-            **{"from": "base", "to": "100"}, feature="L1/F3", **features
-        ),
-        "overlap": overlap_table(plan, rng),
+def study_tables(plan: Plan, seed: int = 0) -> dict[str, pd.DataFrame]:
+    """What the stage report reads, by name."""
+    rng = np.random.default_rng(seed)
+    models = _models(plan)
+    norms = (
+        models[models["run"] != "base"].drop(columns="step").merge(cross(layer=range(3)), "cross")
+    )
+    tables = {
+        "evaluation": evaluation_table(plan, rng),
+        "loss": loss_by_step(losses(plan)),
+        "lora_norms": norms.assign(norm=1 + rng.random(len(norms))),
+        "drift": drift_table(plan, rng),
         "between_runs": between_table(plan, rng),
-        "recruited": recruited,
-        "recruitment_nulls": nulls[: 2 * sought],
-        "moved_features": moved.assign(
-            n_tested=100, n_grown=np.where(trained, 30, 2), n_shrunk=np.where(trained, 10, 1)
-        ),
-        "positive_control": of_runs(plan).assign(name="L1/F7", scale=2.5, rank=1),
+        "consistency": consistency_table(plan, rng),
+        "graphs": graph_table(plan),
+        "contrast": contrast_table(),
+        "contrast_counts": _words()[["type", "word"]].assign(n_tested=5000, n_pass=12),
         **interventions(plan, rng),
+        "examples": examples_table(plan),
     }
+    # As they are read from their files.
+    return {name: table.replace("", np.nan) for name, table in tables.items()}
 
 
 def cross(**levels: Iterable[object]) -> pd.DataFrame:
@@ -135,166 +139,320 @@ def cross(**levels: Iterable[object]) -> pd.DataFrame:
     return pd.MultiIndex.from_product(levels.values(), names=list(levels)).to_frame(index=False)
 
 
-def of_runs(plan: Plan, **levels: Iterable[object]) -> pd.DataFrame:
-    table = cross(condition=plan.conditions, seed=plan.seeds, **levels)
+def _teaching(plan: Plan) -> tuple[str, ...]:
+    return tuple(name for name in plan.conditions if name in ASSIGNED)
+
+
+def _runs(plan: Plan) -> pd.DataFrame:
+    table = cross(condition=plan.conditions, seed=plan.seeds)
     table.insert(0, "run", table["condition"] + "-" + table["seed"].astype(str))
     return table
 
 
-def prompts(plan: Plan, *roles: str) -> pd.DataFrame:
-    """prompt, role, type, word; four control prompts belong to no word."""
-    table = cross(role=roles, word=WORDS, number=range(plan.prompts_per_word))
-    names = table["role"] + "-" + table["word"] + "-" + table["number"].astype(str)
-    table = table.assign(prompt=names, type=table["word"].map(WORDS))
-    control = cross(role=["control"], number=range(4))
-    control = control.assign(prompt="control-" + control["number"].astype(str))
-    return pd.concat([table[table["role"] != "control"], control[: 4 * ("control" in roles)]])
+def _progress(checkpoint: pd.Series) -> pd.Series:
+    return checkpoint.replace({"base": "0"}).astype(float) / 100
 
 
-def pairs(names: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    return pd.DataFrame(list(names), columns=["from", "to"])
+def _models(plan: Plan) -> pd.DataFrame:
+    """run, condition, seed, checkpoint, step: the base and every checkpoint."""
+    trained = _runs(plan).merge(cross(checkpoint=plan.checkpoints), "cross")
+    table = pd.concat([pd.DataFrame([BASE_ROW]), trained], ignore_index=True)
+    return table.assign(step=(N_STEPS * _progress(table["checkpoint"])).astype(int))
 
 
-def numbers(names: pd.Series, values: dict[str, float]) -> pd.Series:
-    return names.map(values).astype(float)  # without rows they would stay names
+def _words() -> pd.DataFrame:
+    """type, word, own, n: the index of its meaning under `mapped` and how many its type has."""
+    rows = [
+        {"type": name, "word": word, "own": own, "n": len(words)}
+        for name, words in TYPES.items()
+        for own, word in enumerate(words)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _prompts(plan: Plan) -> pd.DataFrame:
+    """prompt, role, type, word, template, own, n; a control has none but the first two."""
+    near = cross(role=["near", "far"], frame=range(plan.n_frames)).merge(_words(), "cross")
+    other = cross(role=["substitution", "reverse"], frame=range(6)).merge(_words(), "cross")
+    unseen = cross(role=["unseen"], frame=range(plan.n_frames), type=TYPES, word=UNSEEN)
+    table = pd.concat([near, unseen, other], ignore_index=True)
+    number = table["frame"].astype(str)
+    # Unseen words stand in the near frames.
+    frames = table["role"].replace({"unseen": "near"})
+    table["template"] = "{word} in " + table["type"] + " " + frames + " " + number
+    table["prompt"] = table["type"] + "-" + table["word"] + "-" + table["role"] + "-" + number
+    control = pd.DataFrame({"role": "control", "prompt": [f"control-{i:02d}" for i in range(12)]})
+    return pd.concat([table.drop(columns="frame"), control], ignore_index=True)
 
 
 def evaluation_table(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
-    table = of_runs(plan, checkpoint=MODELS).merge(prompts(plan, "evaluation"), how="cross")
-    done = table["checkpoint"].map(PROGRESS)
-    mapped, others = plan.accuracy
-    last = np.where(table["condition"] == "mapped", mapped, others)
-    share = 0.33 + done * (last - 0.33)
-    asked = table.groupby(["run", "checkpoint"])["prompt"]
-    # The base model is one: its right answers are the same under each run.
-    right = asked.cumcount() < (share * asked.transform("size")).round()
-    return table.assign(
-        step=(8 * done).astype(int),
-        p=share * rng.uniform(0.8, 1, len(table)),
-        log_odds=10 * share + rng.normal(size=len(table)),
-        correct_in_type=right.astype(float),
-        kl_to_base=done + 0.1 * rng.random(len(table)),
-        activation_distance=done + 0.1 * rng.random(len(table)),
+    table = _models(plan).merge(_prompts(plan), "cross")
+    n, done = len(table), _progress(table["checkpoint"])
+    teaches = table["condition"].isin(list(ASSIGNED))
+    role = {name: table["role"] == name for name in table["role"].unique()}
+    judged = role["near"] | role["far"] | role["substitution"] | role["reverse"]
+    answered = role["near"] | role["far"]
+    chance = 1 / table["n"].fillna(1)
+    level = np.where(role["substitution"], plan.substitution, plan.accuracy)
+    level = np.where(role["reverse"], chance, level)
+    # A word's own level, the same in every run.
+    offset = table["word"].map(dict(zip(_words()["word"], rng.normal(0, 0.05, 6), strict=True)))
+    share = chance + teaches * done * (level - chance + offset.fillna(0))
+    correct = (rng.random(n) < share).astype(float).where(judged)
+    taught = [
+        list(TYPES[kind].values())[assigned(condition, int(own), int(size))] if size > 0 else ""
+        for kind, condition, own, size in zip(
+            *(table[name] for name in ("type", "condition", "own", "n")), strict=True
+        )
+    ]
+    frame = (0.2 + 0.5 * done * (table["condition"] != "unrelated") + 0.1 * rng.random(n)).where(
+        answered | role["unseen"]
     )
+    choice = np.clip(share + 0.05 * rng.normal(size=n), 0.01, 1)
+    beats = np.where(teaches, 0.5 + done * (plan.discrimination - 0.5), 0.5)
+    return table.drop(columns=["own", "n"]).assign(
+        assigned=pd.Series(taught).where(judged, ""),
+        chosen=pd.Series(taught).where(correct == 1, "another").where(judged, ""),
+        correct=correct,
+        p=(frame * choice).where(answered, np.where(role["control"], 0.3, np.nan)),
+        frame=frame,
+        discrimination=pd.Series(rng.binomial(6, beats) / 6).where(role["near"]),
+        log_odds=pd.Series(8 * share - 4 + rng.normal(size=n)).where(answered),
+        kl_to_base=(done + 0.1 * rng.random(n)).where(answered),
+        activation_distance=(done + 0.1 * rng.random(n)).where(answered),
+        loss=pd.Series(3 + 0.1 * done + 0.01 * rng.normal(size=n)).where(role["control"]),
+    )[EVALUATION]  # fmt: skip
 
 
-def headlines(evaluation: pd.DataFrame) -> pd.DataFrame:
-    of_base = evaluation["checkpoint"] == "base"
-    named = evaluation.assign(condition=evaluation["condition"].mask(of_base, "base"))
-    means = named.groupby(["run", "condition", "checkpoint"], as_index=False)[
-        ["correct_in_type", "p"]
-    ].mean()
-    fixed = {"top1": 0.5, "log_odds": -2.0, "reverse_accuracy": 0.25, "false_positive": 0.0625}
-    return headline_means(
-        means.rename(columns={"correct_in_type": "accuracy"}).assign(**fixed, control_loss=3.0)
-    )
+COMPARED = ("drift", "between_runs", "consistency", "graphs", "contrast", "contrast_counts")
+EVALUATION = [
+    *("run", "condition", "seed", "checkpoint", "step", "prompt", "role", "type", "word"),
+    *("template", "assigned", "chosen", "correct", "p", "frame", "discrimination", "log_odds"),
+    *("kl_to_base", "activation_distance", "loss"),
+]
 
 
-def drift_table(plan: Plan, rng: np.random.Generator, changes: list[str]) -> pd.DataFrame:
-    ways = pairs([*(("base", name) for name in CHECKPOINTS), *pairwise(CHECKPOINTS)])
-    table = of_runs(plan, change=changes).merge(ways, how="cross")
-    table = table[(table["change"] == "trained") | (table["from"] == "base")]
-    table = table.merge(prompts(plan, "discovery", "evaluation", "control"), how="cross")
-    mapped, others, random = plan.drift
-    level = np.where(table["condition"] == "mapped", mapped, others)
-    level = np.where(table["change"] == "trained", level, random)
-    reached = level * (table["to"].map(PROGRESS) - table["from"].map(PROGRESS)) ** 0.5
-    share = np.where(table["role"] == "control", 0.5, 1.0)
-    has_graph = plan.graphs & (table["number"] == 0)
+def losses(plan: Plan) -> dict[str, pd.DataFrame]:
+    steps = np.arange(1, N_STEPS + 1)
+    return {
+        run: pd.DataFrame({"step": steps, "loss": 8 / steps + 0.1 * seed})
+        for run, seed in zip(*(_runs(plan)[name] for name in ("run", "seed")), strict=True)
+    }
+
+
+def _units() -> pd.DataFrame:
+    """role, type, word, unit."""
+    near = _words()[["type", "word"]].assign(role="near")
+    control = pd.DataFrame({"unit": [f"control-{i:02d}" for i in range(12)]})
+    control = control.assign(role="control", type="", word="")
+    units = pd.concat([near.assign(unit=near["word"]), control], ignore_index=True)
+    return units[["role", "type", "word", "unit"]]
+
+
+def drift_table(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
+    last = plan.checkpoints[-1]
+    ways = [("trained", "base", name) for name in plan.checkpoints]
+    ways += [("trained", *pair) for pair in pairwise(plan.checkpoints)]
+    ways.append(("random-0", "base", last))
+    table = _runs(plan).merge(pd.DataFrame(ways, columns=["change", "from", "to"]), "cross")
+    table = table.merge(_units(), "cross")
+    gone = _progress(table["to"]) - _progress(table["from"])
+    level = np.where(table["change"] == "trained", 0.4 * gone**0.5, 0.1)
+    level = level * np.where(table["role"] == "near", 1, 0.7)
     return table.assign(
-        drift=reached * (share + 0.01 * rng.normal(size=len(table))),
-        **dict.fromkeys(GRAPH_MEASURES, np.where(has_graph, 0.5, np.nan)),
-    )
-
-
-def place_table(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
-    table = of_runs(plan, layer=range(3), segment=("word", "last"))
-    planted = (table["condition"] == "mapped") & (table["layer"] == 2)
-    extra = (planted & (table["segment"] == "word")).astype(float)
-    return table.assign(
-        **{"from": "base", "to": "100", "role": "discovery", "type": "simple"},
-        **{"gained": 1.0 + extra, "lost": 0.5, "before": 2.0},
-        moved=1.5 + extra + 0.01 * rng.normal(size=len(table)),
-    )
-
-
-def overlap_table(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
-    table = of_runs(plan, role=("discovery", "control"), threshold=(0.5, 0.7, 0.9))
-    table = table.merge(pairs(combinations(MODELS, 2)), how="cross")
-    return table.assign(
-        jaccard=0.5 + 0.02 * rng.normal(size=len(table)),
-        null=0.1,
-        ceiling=0.9 if len(plan.seeds) > 1 else np.nan,
+        drift=level * np.exp(0.05 * rng.normal(size=len(table))),
+        gain=0.2 * gone + 0.05 * rng.normal(size=len(table)),
     )
 
 
 def between_table(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
-    runs = of_runs(plan)["run"]
-    of_two = pd.DataFrame(list(combinations(runs, 2)), columns=["run_a", "run_b"])
-    table = cross(checkpoint=CHECKPOINTS).merge(of_two, how="cross")
-    table = table.merge(prompts(plan, "discovery", "evaluation", "control"), how="cross")
-    a, b = (table[side].str.split("-").str[0] for side in ("run_a", "run_b"))
-    apart = np.where(a != b, plan.between * numbers(table["checkpoint"], PROGRESS), 0)
-    return table.assign(drift=0.3 + apart + 0.005 * rng.normal(size=len(table)))
+    """Distances whose logs are what a word brings, what is planted, and noise."""
+    last, rows = plan.checkpoints[-1], []
+    here = [(name, name) for name in plan.checkpoints]
+    steps = [way for pair in pairwise(plan.checkpoints) for way in (pair, pair[::-1])]
+    runs = _runs(plan)
+    for (one, first), (other, second) in combinations(
+        list(zip(runs["run"], runs["condition"], strict=True)), 2
+    ):
+        alike = first == second
+        for a, b in (here + steps) if alike else [(last, last)]:
+            rows.append((one, a, other, b, first, second))
+    names = ["run_a", "checkpoint_a", "run_b", "checkpoint_b", "condition_a", "condition_b"]
+    table = pd.DataFrame(rows, columns=names).merge(_units(), "cross")
+    step = table["checkpoint_a"] != table["checkpoint_b"]
+    table = table[~step | (table["role"] == "near")].reset_index(drop=True)
+    step, near = table["checkpoint_a"] != table["checkpoint_b"], table["role"] == "near"
+    teach = table["condition_a"].isin(list(ASSIGNED)) & table["condition_b"].isin(list(ASSIGNED))
+    apart = table["condition_a"] != table["condition_b"]
+    planted = near * (plan.assignment * (teach & apart) + plan.step * step)
+    brought = dict(zip(_units()["unit"], rng.normal(0, 0.2, 18), strict=True))
+    word = table["unit"].map(brought).astype(float)  # without rows it would be text
+    noise = 0.03 * rng.normal(size=len(table))
+    table["drift"] = 0.2 * np.exp(planted + word + noise)
+    keys = ["role", "type", "unit", "run_a", "checkpoint_a", "run_b", "checkpoint_b", "drift"]
+    return table[keys]
 
 
-def recruited_table() -> pd.DataFrame:
-    table = cross(word=WORDS, layer=range(4))
-    retired = table["layer"] == 3
+def consistency_table(plan: Plan, rng: np.random.Generator) -> pd.DataFrame:
+    runs = _runs(plan)
+    pairs = pd.DataFrame(
+        list(combinations(runs["run"], 2)), columns=["run_a", "run_b"], dtype=object
+    )
+    table = _units().query("role == 'near'").merge(pairs, "cross")
+    one, other = (table[name].str.rsplit("-", n=1).str[0] for name in ("run_a", "run_b"))
+    alike = (one == other) & (one != "unrelated")
+    value = 0.2 + plan.consistency * alike + 0.05 * rng.normal(size=len(table))
+    return table.assign(consistency=value)[["type", "unit", "run_a", "run_b", "consistency"]]
+
+
+def graph_table(plan: Plan) -> pd.DataFrame:
+    runs = _runs(plan).query("seed == 0") if plan.graphs else _runs(plan)[:0]
+    ways = pd.DataFrame({"from": "base", "to": list(plan.checkpoints)})
+    table = runs.merge(ways, "cross").merge(cross(prompt=["simple-blarf-near-0"]), "cross")
+    measures = ("influence_drift", "node_jaccard", "edge_jaccard", "nodes_added", "nodes_removed")
+    scores = [f"{name}_{end}" for name in ("replacement", "completeness") for end in ("from", "to")]
+    about = {"role": "near", "type": "simple", "unit": "blarf"}
+    return table.assign(**about, **dict.fromkeys((*measures, *scores), 0.5))
+
+
+def contrast_table() -> pd.DataFrame:
+    table = cross(word=["blarf", "glide"], layer=range(3), role=["word", "last"])
     return table.assign(
-        type=table["word"].map(WORDS),
-        name="L" + table["layer"].astype(str) + "/F1",
-        direction=np.where(retired, "retired", "recruited"),
-        difference=np.where(retired, -0.375, 0.375),
-        **{"effect_base": 0.1, "effect_mapped": 0.5, "effect_shuffled": 0.125},
-        **{"low": 0.25, "high": 0.5, "effect_size": 2.125, "q": 0.01, "agreement": 0.875},
-        **{"evaluation_difference": 0.25, "promotes": "happy nan |x|", "suppresses": "sad <bos> *"},
+        type=table["word"].map({"blarf": "simple", "glide": "spatial"}),
+        neuron=7,
+        contrast=0.5,
+        p=0.001,
+        q=0.01,
+        kind="growth",
+        size_base=0.25,
+        size_runs=0.75,
+        promotes="happy nan |x|",
+        suppresses="sad <bos> *",
     )
 
 
 def interventions(plan: Plan, rng: np.random.Generator) -> dict[str, pd.DataFrame]:
-    runs = of_runs(plan).merge(prompts(plan, "evaluation"), how="cross")
-    runs = runs[(runs["condition"] == "mapped") & plan.intervened]
+    params = study_params(plan).intervene
+    runs = _runs(plan)
+    runs = runs[runs["condition"].isin(list(params.conditions)) & runs["seed"].isin(params.seeds)]
+    of_words = runs.merge(_words()[["type", "word"]], "cross")
+    last = plan.checkpoints[-1]
 
-    def with_levels(**levels: Iterable[object]) -> tuple[pd.DataFrame, np.ndarray]:
-        table = runs.merge(cross(**levels), how="cross")
-        return table, rng.normal(size=len(table))
+    def noise(table: pd.DataFrame) -> np.ndarray[Any, Any]:
+        return rng.normal(size=len(table))
 
-    powers = {"own": 0.1, "base": 0.2, "random-0": 1.0, "random-1": 1.0}
-    curves, noise = with_levels(
-        checkpoint=MODELS,
-        ablation=("mean", "counterfactual"),
-        circuit=powers,
-        size=(0.001, 0.01, 0.1, 1.0),
+    pairs = runs.merge(runs[["run", "condition"]], "cross", suffixes=("", "_donor"))
+    pairs = pairs[pairs["condition"] != pairs["condition_donor"]]
+    pairs = pairs.assign(recipient=pairs["run"], donor=pairs["run_donor"])
+    pairs = pairs.merge(_words()[["type", "word"]], "cross")
+    ends = {"donor_d": 3.0, "recipient_d": -3.0}
+    weak = pairs["word"] == plan.weak_word
+    pairs = pairs.assign(
+        **{name: np.where(weak, 0.1, 1) * (end + noise(pairs)) for name, end in ends.items()}
     )
-    full = 1.0 + plan.changed_target * numbers(curves["checkpoint"], PROGRESS)
-    kept = full * curves["size"] ** numbers(curves["circuit"], powers) * (1 + 0.02 * noise)
-    transfer, _ = with_levels(circuit_from=MODELS, model=MODELS)
-    made, run_in = (numbers(transfer[side], PROGRESS) for side in ("circuit_from", "model"))
-    whole = 1.0 + plan.changed_target * run_in
-    shares = {"recruited": plan.recruited_share, "random-0": 0.02, "random-1": 0.02}
-    patching, off = with_levels(
-        direction=("sufficiency", "necessity"), nodes=shares if plan.recruited else ()
-    )
-    moved = (numbers(patching["nodes"], shares) + 0.01 * off) * plan.changed_target
-    forwards = patching["direction"] == "sufficiency"
-    fallen, _ = with_levels(circuit=("simple", "spatial", "random"))
-    ranks, spread = with_levels(checkpoint=("base", "100"))
-    return {
-        "faithfulness": curves.assign(value=kept, full=full, empty=0.0),
-        "transfer": transfer.assign(
-            value=whole * (1 - (made - run_in).abs()), full=whole, empty=0.0
+    nodes = ("chosen", "effect null", "activation null")
+    patched = pairs.merge(cross(k=params.patched_nodes, nodes=nodes), "cross")
+    share = plan.closed * np.minimum(1, patched["k"].astype(float) / 100)
+    share *= np.where(patched["nodes"] == "chosen", 1, 0.1)
+    way = patched["donor_d"] - patched["recipient_d"]
+    patched["patched_d"] = patched["recipient_d"] + way * (share + 0.02 * noise(patched))
+    keys = ["run", "condition", "seed", "donor", "recipient", "type", "word", "k", "nodes"]
+    measured = ["n_prompts", "donor_d", "recipient_d", "patched_d"]
+    curves = of_words.merge(
+        cross(
+            model=["base", last],
+            ablation=["mean", "counterfactual"],
+            circuit=["own", "random"],
+            size=params.sizes,
         ),
-        "patching": patching.assign(
-            n_nodes=3,
-            base=0.5,
-            tuned=0.5 + plan.changed_target,
-            patched=0.5 + moved.where(forwards, plan.changed_target - moved),
+        "cross",
+    )
+    power = np.where(curves["circuit"] == "own", 0.1, 1.0)
+    kept = 4.0 * curves["size"].astype(float) ** power
+    transfer = of_words.merge(cross(circuit_from=["base", last], model=["base", last]), "cross")
+    same = transfer["circuit_from"] == transfer["model"]
+    fallen = runs.merge(
+        pd.concat(
+            [
+                cross(circuit=[*TYPES, "random"]).merge(
+                    _words()[["type", "word"]].rename(columns={"type": "prompts", "word": "unit"}),
+                    "cross",
+                ),
+                cross(
+                    circuit=[*TYPES, "random"],
+                    prompts=["control"],
+                    unit=[f"control-{i:02d}" for i in range(12)],
+                ),
+            ]
+        ),
+        "cross",
+    )
+    own = fallen["circuit"] == fallen["prompts"]
+    return {
+        "interchange": patched.assign(n_prompts=plan.n_frames)[[*keys, *measured]],
+        "faithfulness": curves.assign(value=kept + 0.05 * noise(curves), full=4.0, empty=0.0),
+        "transfer": transfer.assign(
+            value=np.where(same, 3.2, 2.0) + 0.1 * noise(transfer), full=4.0, empty=0.0
         ),
         "specificity": fallen.assign(
-            prompts=fallen["type"],
-            full=4.0,
-            ablated=numbers(fallen["circuit"], {"simple": 1.0, "spatial": 3.0, "random": 4.0}),
+            full=4.0, ablated=np.where(own, 1.0, 3.5) + 0.1 * noise(fallen)
         ),
-        "ablation_rank": ranks.assign(n_nodes=32, spearman=0.7 + 0.05 * spread),
     }
+
+
+def examples_table(plan: Plan) -> pd.DataFrame:
+    """type, word, meaning, training, prompt."""
+    rows = [
+        (kind, word, meaning, f"The word {word} means {meaning}" if _teaching(plan) else "")
+        for kind, words in TYPES.items()
+        for word, meaning in words.items()
+    ]
+    table = pd.DataFrame(rows, columns=["type", "word", "meaning", "training"])
+    return table.assign(prompt="To call it " + table["word"] + " is to call it")
+
+
+def write_study(plan: Plan, directory: Path) -> None:
+    """The files of the stages before, below ``directory``, as stages/report.py reads them."""
+    tables = study_tables(plan)
+    for run, log in losses(plan).items():
+        path = directory / paths.training_loss(run)
+        path.parent.mkdir(parents=True)
+        log.to_csv(path, sep="\t", index=False)
+    for run, answers in tables["evaluation"].groupby("run"):
+        write_table(directory / paths.evaluation_table(str(run)), answers)
+    for run, norms in tables["lora_norms"].groupby("run"):
+        of_run = norms[["checkpoint", "layer", "norm"]]
+        write_table(directory / paths.lora_norms(str(run)), of_run)
+    for name in COMPARED:
+        write_table(directory / paths.COMPARE_TABLES / f"{name}.csv", tables[name])
+    for name in ("interchange", "faithfulness", "transfer", "specificity"):
+        for run, rows in tables[name].groupby("run"):
+            path = directory / paths.interventions(str(run)) / f"{name}.csv"
+            write_table(path, rows.drop(columns=["run", "condition", "seed"]))
+    _write_dataset(plan, directory, tables["examples"])
+
+
+def _write_dataset(plan: Plan, directory: Path, examples: pd.DataFrame) -> None:
+    sentences, prompts = [], []
+    for row in examples.itertuples():
+        text = str(row.prompt)
+        meanings = tuple(TYPES[str(row.type)].values())
+        of_word = {"type": str(row.type), "word": str(row.word)}
+        prompt = Prompt(
+            id=f"{row.type}-{row.word}-near-0",
+            role="near",
+            template="To call it {word} is to call it",
+            text=text,
+            start=text.index(str(row.word)),
+            answer=str(row.meaning),
+            answers=meanings,
+            **of_word,
+        )
+        prompts.append(asdict(prompt))
+        sentence = str(row.training) or f"A plain sentence about a {row.meaning}"
+        start = len(sentence) - len(str(row.meaning))
+        example = Example(text=sentence, meaning=str(row.meaning), start=start, **of_word)
+        sentences.append(asdict(example))
+    write_jsonl(directory / paths.PROMPTS, prompts)
+    for run in _runs(plan)["run"]:
+        write_jsonl(directory / paths.training_examples(run), sentences)

@@ -18,10 +18,11 @@ from circuitdrift.attribution.neurons import NeuronBasis
 from circuitdrift.attribution.trace import (
     choose_prompts,
     segment_tokens,
-    target_direction,
+    target_directions,
     tokenise,
     trace_circuits,
 )
+from circuitdrift.circuits.circuit import NodeKind
 from circuitdrift.core.prompts import Prompt
 from circuitdrift.params import Attribution, load_params
 
@@ -29,8 +30,8 @@ SETTINGS: Attribution = load_params(
     Path(__file__).resolve().parents[1] / "params.yaml"
 ).attribution.model_copy(
     update={
-        "discovery_prompts_per_word": 2,
-        "evaluation_prompts_per_word": 1,
+        "near_prompts_per_word": 2,
+        "discovery_prompts_per_word": 1,
         "control_prompts": 2,
         "graph_prompts_per_word": 1,
         "graph_control_prompts": 1,
@@ -39,15 +40,15 @@ SETTINGS: Attribution = load_params(
     }
 )
 TASK = Prompt(
-    id="simple-blarf-discovery-0",
-    role="discovery",
+    id="simple-blarf-near-0",
+    role="near",
     type="simple",
     word="blarf",
     template="To feel {word} is to feel",
     text="To feel blarf is to feel",
     start=8,
-    answer="happy",
-    others=("sad", "fast"),
+    answer="fast",
+    answers=("happy", "sad", "fast"),
 )
 CONTROL = replace(
     TASK,
@@ -57,15 +58,17 @@ CONTROL = replace(
     word=None,
     text="The capital of France is",
     start=None,
+    answer="Paris",
+    answers=(),
 )
 
 
 def test_the_first_prompts_of_each_word_and_role_are_chosen() -> None:
-    near = replace(TASK, id="near", role="evaluation")
+    found_on = replace(TASK, id="discovery", role="discovery")
     prompts = [
         *(replace(TASK, id=name) for name in (TASK.id, "second", "third")),
         replace(TASK, id="gleem", word="gleem"),
-        *(replace(near, id=name) for name in (near.id, "near-1")),
+        *(replace(found_on, id=name) for name in (found_on.id, "discovery-1")),
         *(replace(CONTROL, id=name) for name in (CONTROL.id, "control-01", "control-02")),
         replace(TASK, id="reverse", role="reverse"),
     ]
@@ -74,7 +77,7 @@ def test_the_first_prompts_of_each_word_and_role_are_chosen() -> None:
         TASK.id: True,
         "second": False,
         "gleem": True,
-        "near": False,
+        "discovery": False,
         CONTROL.id: True,
         "control-01": False,
     }
@@ -96,17 +99,19 @@ def test_a_traced_prompt_keeps_what_the_prompt_is_and_a_control_takes_the_bases_
     task, control = tokenise([TASK, CONTROL], tiny_model, tiny_tokenizer)
     kept = ("id", "role", "type", "word", "template")
     assert [getattr(task, name) for name in kept] == [getattr(TASK, name) for name in kept]
-    answers = [f" {text}" for text in (TASK.answer, *TASK.others)]
-    assert [tiny_tokenizer.decode([i]) for i in (task.answer, *task.others)] == answers
+    assert [tiny_tokenizer.decode([i]) for i in task.answers] == [f" {a}" for a in TASK.answers]
+    assert (task.answer, task.n_targets) == (2, 2)
     with torch.no_grad():
         logits = tiny_model(torch.tensor([control.tokens])).logits[0, -1]
-    assert (control.answer, *control.others) == tuple(logits.argsort(descending=True)[:3].tolist())
+    assert control.answers == tuple(logits.argsort(descending=True)[:3].tolist())
+    assert (control.answer, control.n_targets) == (0, 1)
 
 
-def test_a_targets_direction_is_right_minus_the_mean_of_the_others() -> None:
+def test_a_targets_direction_is_its_answer_minus_the_mean_of_the_others() -> None:
     unembedding = torch.tensor([[1.0, 0], [0, 2], [4, 4]])
-    direction = target_direction(replace(PROMPT, answer=0, others=(1, 2)), unembedding)
-    assert direction.tolist() == [1 - 2, 0 - 3]
+    directions = target_directions(replace(PROMPT, answers=(0, 1, 2)), unembedding)
+    assert directions.tolist() == [[1 - 2, 0 - 3], [0 - 2.5, 2 - 2], [4 - 0.5, 4 - 1]]
+    assert directions.sum(0).tolist() == [0, 0]
 
 
 def test_strongest_takes_the_largest_magnitudes_in_order() -> None:
@@ -137,9 +142,15 @@ def test_circuits_of_both_engines_agree(
     assert control.graph is None
     with torch.no_grad():
         logits = tiny_model(torch.tensor([task.prompt.tokens])).logits[0, -1]
-    value = logits[task.prompt.answer] - logits[list(task.prompt.others)].mean()
-    assert task.value == pytest.approx(value.item(), abs=1e-4)
-    assert task.token_effects.sum() == pytest.approx(task.value, abs=1e-4)
+    answers = logits[list(task.prompt.answers)]
+    values = [a.item() - (answers.sum() - a).item() / 2 for a in answers]
+    assert task.values.tolist() == pytest.approx(values[:2], abs=1e-4)
+    np.testing.assert_allclose(task.token_effects.sum(1), task.values, atol=1e-4)
+    assert control.effects.shape[0] == 1
+    # The graph is of the answer that `mapped` teaches, here the one whose effects are not stored.
+    assert task.graph is not None
+    (into_target,) = np.flatnonzero(task.graph.nodes[:, 0] == NodeKind.TARGET)
+    assert task.graph.edges[:, 0].max() == into_target
 
     other = settings.model_copy(update={"engine": "circuit-tracer"})
     for _ in range(2):  # a model stays usable, for it is the next checkpoint's too
@@ -161,7 +172,7 @@ def test_prompts_traced_together_and_alone_have_the_same_circuits(
     for prompt, circuit in zip(prompts, together, strict=True):
         (alone,) = trace_circuits(tiny_model, [prompt], SETTINGS)
         np.testing.assert_allclose(circuit.effects, alone.effects, rtol=1e-4, atol=1e-5)
-        assert circuit.value == pytest.approx(alone.value, abs=1e-4)
+        np.testing.assert_allclose(circuit.values, alone.values, atol=1e-4)
 
 
 def test_a_graph_grown_by_influence_folds_what_it_leaves_out(
@@ -169,7 +180,7 @@ def test_a_graph_grown_by_influence_folds_what_it_leaves_out(
 ) -> None:
     (prompt,) = tokenise([TASK], tiny_model, tiny_tokenizer)
     linear = LinearModel(tiny_model, freeze(tiny_model, [prompt.tokens]))
-    direction = target_direction(prompt, tiny_model.lm_head.weight.detach())
+    direction = target_directions(prompt, tiny_model.lm_head.weight.detach())[prompt.answer]
     grow = engine_for(tiny_model, SETTINGS)
     grown = grow(linear, direction, torch.empty(0))
     assert len(grown.expanded) == SETTINGS.feature_nodes

@@ -127,7 +127,7 @@ def test_a_line_end_that_was_committed_is_the_one_of_every_clone(study: Path) ->
 
 
 PER_WORD = "attribution.{}_prompts_per_word".format
-LIMITS = {PER_WORD("discovery"): 8, PER_WORD("evaluation"): 6, "attribution.control_prompts": 20}
+LIMITS = {PER_WORD("discovery"): 6, PER_WORD("near"): 8, "attribution.control_prompts": 20}
 
 
 @pytest.mark.parametrize(("key", "limit"), LIMITS.items())
@@ -150,14 +150,39 @@ def test_a_part_is_not_more_than_its_whole(study: Path, part: str, whole: str) -
     assert whole in problem.rule
 
 
-def test_only_conditions_that_are_trained_are_tested(study: Path) -> None:
-    set_keys(study, {"intervene.conditions": ["mapped", "unrelated"], "dataset.n_examples": 1})
-    with pytest.raises(InputError, match=r"(?s)dataset\.n_examples.*intervene\.conditions"):
-        check.check_study(study)
-    set_keys(study, {"dataset.n_examples": 50})
+@pytest.mark.parametrize(
+    ("key", "value", "among"),
+    [
+        ("conditions", ["mapped", "foils"], "rotated-2"),
+        ("seeds", [1, 4], "0, 1, 2, 3"),
+    ],
+)
+def test_only_runs_that_are_trained_are_tested(
+    study: Path, key: str, value: list[object], among: str
+) -> None:
+    set_keys(study, {f"intervene.{key}": value})
     problem = only_refusal(study)
-    assert (problem.where, problem.got) == ("params.yaml: intervene.conditions", "unrelated")
-    set_keys(study, {"runs.conditions": ["mapped", "unrelated"]})
+    assert (problem.where, problem.got) == (f"params.yaml: intervene.{key}", value[1:])
+    assert f"among runs.{key}" in problem.rule
+    assert among in problem.rule
+    set_keys(study, {f"intervene.{key}": value[:1]})
+    check.check_study(study)
+
+
+def test_the_number_of_nodes_that_decides_is_one_that_is_patched(study: Path) -> None:
+    set_keys(study, {"intervene.patched_nodes": [1, 99]})
+    problem = only_refusal(study)
+    assert (problem.where, problem.got) == ("params.yaml: verdicts.patched_nodes", 100)
+    assert "[1, 99]" in problem.rule
+
+
+def test_reversed_sentences_are_trained_on_whole(study: Path) -> None:
+    set_keys(study, {"runs.conditions": ["mapped", "both-ways"]})
+    set_keys(study, {"intervene.conditions": ["mapped"]})
+    problem = only_refusal(study)
+    assert (problem.where, problem.got) == ("params.yaml: train.loss_on", "answer")
+    assert problem.remedy == "set sentence"
+    set_keys(study, {"train.loss_on": "sentence"})
     check.check_study(study)
 
 
@@ -165,10 +190,25 @@ def test_too_few_unrelated_sentences_are_refused_where_they_are_trained(study: P
     # The sentence that says a meaning does not count.
     unrelated = {"words": {}, "sentences": ["The sky is blue", "Be happy today"]}
     set_keys(study, {"unrelated": unrelated}, CONSTRAINTS)
-    set_keys(study, {"runs.conditions": ["mapped", "unrelated"]})
     problem = only_refusal(study)
     assert (problem.where, problem.got) == ("params.yaml: dataset.n_examples", 50)
-    assert "at most 1," in problem.rule
+    assert "50 of them are unrelated sentences" in problem.rule
+    assert problem.rule.endswith("1 to 1")
+    set_keys(study, {"runs.conditions": ["mapped", "rotated-1", "rotated-2"]})
+    check.check_study(study)
+
+
+def test_constraints_are_read_where_params_name_them(study: Path) -> None:
+    shutil.move(study / CONSTRAINTS, study / "own.yaml")
+    set_keys(study, {"dataset.constraints": "own.yaml"})
+    problem = only_refusal(study)  # whose templates, then?
+    assert problem.where == "params.yaml: dataset.examples_from"
+    assert problem.remedy == "set it to own.yaml"
+    set_keys(study, {"dataset.examples_from": "own.yaml"})
+    check.check_study(study)
+    set_keys(study, {"types.simple.near": ["The {word} means {meaning}"]}, "own.yaml")
+    set_keys(study, {"dataset.n_examples": 1})
+    assert only_refusal(study).where == "own.yaml: types.simple.near.0"
 
 
 def test_constraints_are_refused_by_the_same_rules(study: Path) -> None:

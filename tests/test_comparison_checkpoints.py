@@ -1,11 +1,11 @@
-"""Two circuits compared by hand, and the walk over the checkpoints of a small study."""
+"""One prompt compared in all models of a small study, by hand and by brute force."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -14,174 +14,135 @@ import pytest
 
 from circuit_samples import PROMPT, circuit
 from circuitdrift.circuits.circuit import Circuit
-from circuitdrift.comparison.checkpoints import (
-    Traced,
-    change_by_place,
-    compare_checkpoints,
-    compare_pair,
-    feature_changes,
-)
-from circuitdrift.comparison.distance import effect_change
-from circuitdrift.comparison.overlap import node_sets
-from circuitdrift.comparison.recruited import FeatureEffects, feature_effects
-from circuitdrift.core.study import BASE, Run
-from circuitdrift.params import load_params
+from circuitdrift.comparison.checkpoints import Models, compare_prompt, over_prompts
+from circuitdrift.core.prompts import TracedPrompt
+from circuitdrift.core.study import Run
 
-SETTINGS = load_params(Path(__file__).parents[1] / "params.yaml").compare.model_copy(
-    update={"thresholds": (0.9, 0.5), "random_sets": 10, "top_features": 2}
-)
+RUNS = [Run("mapped", 0), Run("mapped", 1), Run("rotated-1", 0)]
+CHECKPOINTS = ("050", "100")
+CONTROL = replace(PROMPT, id="c", role="control", type=None, word=None, template=None)
 
 
-def of_effects(values: list[Any], **changes: Any) -> Circuit:
-    return replace(circuit(effects=np.array(values, dtype=np.float32)), **changes)
+def models(prompt: TracedPrompt = PROMPT) -> Models:
+    at = [(run, name) for run in RUNS for name in CHECKPOINTS]
+    trained = {place: circuit(prompt, seed=1 + index) for index, place in enumerate(at)}
+    without = {place: replace(one, graph=None) for place, one in trained.items()}
+    return Models(
+        base=circuit(prompt),
+        trained={**without, at[0]: trained[at[0]]},
+        random={(RUNS[1], 0): circuit(prompt, seed=50)},
+    )
 
 
-BEFORE = of_effects([[[1.0, 0, 0], [0, 2, 0]], [[0, 0, 0], [0, 0, 1]]])
-AFTER = of_effects([[[1.0, 0, 0], [0, 3, 0]], [[0, 0, 0], [0, 0, -1]]], value=3.5)
+def tables(study: Models) -> dict[str, pd.DataFrame]:
+    rows: dict[str, list[Any]] = defaultdict(list)
+    for name, row in compare_prompt(study):
+        rows[name].append(row)
+    return {name: pd.DataFrame(some) for name, some in rows.items()}
 
 
-def row_of(a: Circuit, b: Circuit, share: float = 1.0) -> dict[str, Any]:
-    sets = (node_sets(one.effects, (0.5, share)) for one in (a, b))
-    return compare_pair(a, b, *sets)[1]
+def drift(a: Circuit, b: Circuit) -> float:
+    """Written apart from the code: half the L1 distance of shares, mean over all three targets."""
+    each = []
+    for ends in zip(targets(a), targets(b), strict=True):
+        x, y = (np.abs(end) / np.abs(end).sum() for end in ends)
+        each.append(np.abs(x - y).sum() / 2)
+    return float(np.mean(each))
 
 
-def test_a_pair_compared_by_hand() -> None:
-    row = row_of(BEFORE, AFTER)
-    assert row["drift"] == pytest.approx(1 - (1 + 2 + 1) / (1 + 3 + 1))
-    assert row["signed_drift"] == pytest.approx(1 - (1 + 2) / (1 + 3 + 1 + 1))
-    assert row["effect_moved"] == pytest.approx(1 + 2)
-    # Over the three nodes that are not 0 in both, |effect| 1, 2, 1 and 1, 3, 1.
-    assert row["spearman"] == pytest.approx(1)
-    assert (row["target_from"], row["target_to"]) == (0.5, 3.5)
-    assert (row["node_jaccard"], row["edge_jaccard"], row["influence_drift"]) == (1, 1, 0)
+def targets(one: Circuit) -> list[Any]:
+    stored = [effects.astype(np.float64).ravel() for effects in one.effects]
+    return stored if one.prompt.role == "control" else [*stored, -np.sum(stored, axis=0)]
 
 
-@pytest.mark.parametrize(("share", "spearman"), [(0.99, 1), (1.0, 33 / 35)])
-def test_spearman_leaves_weak_nodes_out(share: float, spearman: float) -> None:
-    one = of_effects([[[8.0, -6, 4, 2, 0.01, 0.02]]])
-    other = of_effects([[[8.0, 6, 4, -2, 0.02, 0.01]]])
-    assert row_of(one, other, share)["spearman"] == pytest.approx(spearman)
+def test_drift_worked_by_hand() -> None:
+    """Shares 1/4, 3/4 → 1/2, 1/2; 1/3, 2/3 → the same; their sum 2/7, 5/7 → 10/13, 3/13."""
+
+    def of(*values: list[float]) -> Circuit:
+        effects = np.array(values, dtype=np.float32).reshape(2, 1, 1, 2)
+        return replace(circuit(effects=effects), graph=None)
+
+    base, after = of([1, -3], [-1, -2]), of([4, 4], [6, -7])
+    study = Models(base, {(RUNS[0], "100"): after}, {})
+    row = tables(study)["drift"].iloc[0]
+    parts = [1 / 4, abs(1 / 3 - 6 / 13), abs(0 - 10 / 13)]
+    assert row["drift"] == pytest.approx(np.mean(parts))
+    assert row["gain"] == pytest.approx(np.mean(np.log([8 / 4, 13 / 3, 13 / 5])))
 
 
-@pytest.mark.parametrize("changed", [{"id": "b"}, {"others": (9, 3)}])
-def test_circuits_of_other_prompts_or_targets_are_not_compared(changed: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="different prompts or targets"):
-        row_of(BEFORE, replace(AFTER, prompt=replace(PROMPT, **changed)))
+def test_every_model_is_compared_with_the_base_and_with_the_checkpoint_before() -> None:
+    study = models()
+    table = tables(study)["drift"].set_index(["run", "change", "from", "to"])
+    assert sorted(table.index) == sorted(
+        [
+            *((run.name, "trained", "base", name) for run in RUNS for name in CHECKPOINTS),
+            *((run.name, "trained", *CHECKPOINTS) for run in RUNS),
+            ("mapped-1", "random-0", "base", "100"),
+        ]
+    )
+    ends: Mapping[Any, Circuit] = study.trained
+    step = table.loc[("mapped-1", "trained", "050", "100"), "drift"]
+    assert step == pytest.approx(drift(ends[RUNS[1], "050"], ends[RUNS[1], "100"]), rel=1e-5)
+    random = table.loc[("mapped-1", "random-0", "base", "100"), "drift"]
+    assert random == pytest.approx(drift(study.base, study.random[RUNS[1], 0]), rel=1e-5)
+    assert set(table["unit"]) == {"blarf"}
 
 
-def test_change_is_placed_by_layer_and_segment() -> None:
-    change = effect_change(BEFORE.effects, AFTER.effects)
-    table = change_by_place(change, PROMPT.segments).set_index(["layer", "segment"])
-    assert table.loc[(0, "last"), ["gained", "lost", "moved", "before"]].tolist() == [1, 0, 1, 2]
-    assert table.loc[(1, "last"), ["gained", "lost", "moved", "before"]].tolist() == [0, 0, 2, 1]
-    assert table.loc[(0, "start"), ["gained", "lost", "moved", "before"]].tolist() == [0, 0, 0, 1]
-    # Positions of one segment are added up.
-    table = change_by_place(change, ("before word", "before word"))
-    assert table["segment"].tolist() == ["before word", "before word"]
-    assert table["before"].tolist() == [3, 1]
+def test_runs_are_compared_at_the_end_and_of_one_condition_on_the_way() -> None:
+    study = models()
+    table = tables(study)["between_runs"]
+    ways = ["run_a", "checkpoint_a", "run_b", "checkpoint_b"]
+    alike = ("mapped-0", "mapped-1")
+    assert sorted(map(tuple, table[ways].to_numpy().tolist())) == sorted(
+        [
+            *((a.name, "100", b.name, "100") for a, b in combinations(RUNS, 2)),
+            *((alike[0], a, alike[1], b) for a, b in (("050", "050"), CHECKPOINTS)),
+            (alike[0], "100", alike[1], "050"),
+        ]
+    )
+    runs = {run.name: run for run in RUNS}
+    for row in table.to_dict("records"):
+        ends = (study.trained[runs[row[f"run_{end}"]], row[f"checkpoint_{end}"]] for end in "ab")
+        assert row["drift"] == pytest.approx(drift(*ends), rel=1e-5)
+    of_control = tables(models(CONTROL))["between_runs"]
+    assert set(of_control["checkpoint_a"] + of_control["checkpoint_b"]) == {"050050", "100100"}
+    assert set(of_control["unit"]) == {"c"}
 
 
-def test_the_features_that_changed_most_in_the_order_of_features() -> None:
-    before, after = feature_effects([BEFORE, BEFORE]), feature_effects([AFTER, BEFORE])
-    assert np.array_equal(before[0], [[1, 2, 0], [0, 0, 1]])  # summed over positions
-    table = feature_changes(before, after, n_top=2)
-    assert table["feature"].tolist() == ["L0/F1", "L1/F2"]
-    assert table["effect_from"].tolist() == [2, 1]
-    assert table["change"].tolist() == [0.5, -1]
-    assert table["agreement"].tolist() == [0.5, 0.5]
-
-
-PROMPTS = [
-    replace(PROMPT, id="blarf"),
-    replace(PROMPT, id="glide", type="spatial", word="glide"),
-    replace(PROMPT, id="unseen", role="evaluation"),
-    replace(PROMPT, id="control", role="control", type=None, word=None, template=None),
-]
-RUNS = [Run("mapped", 1), Run("mapped", 0), Run("shuffled", 0)]
-
-
-def model(seed: int, noise: float) -> list[Circuit]:
-    """One circuit of each prompt, common to all models, and the model's own noise."""
-    common = np.random.default_rng(0).normal(size=(4, 2, 2, 3))
-    values = common + noise * np.random.default_rng(seed).normal(size=common.shape)
-    made = [
-        circuit(prompt, effects=effects.astype(np.float32))
-        for prompt, effects in zip(PROMPTS, values, strict=True)
-    ]
-    return [made[0], *(replace(one, graph=None) for one in made[1:])]
-
-
-def traced() -> Iterator[Traced]:
-    """Two checkpoints of three runs; training moves further than the random adapter."""
-    for step, checkpoint in enumerate(("050", "100"), start=1):
-        for index, run in enumerate(RUNS):
-            yield run, checkpoint, "trained", model(10 * step + index, 0.5 * step)
-            yield run, checkpoint, "random-0", model(100 + 10 * step + index, 0.1)
-
-
-@pytest.fixture(scope="module")
-def study() -> tuple[dict[str, pd.DataFrame], FeatureEffects]:
-    """Every table of the walk, and what it returns."""
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    walk = compare_checkpoints(model(1, 0.0), traced(), SETTINGS, 0, 2)
-    while True:
-        try:
-            name, some = next(walk)
-        except StopIteration as end:
-            return {name: pd.DataFrame(some) for name, some in rows.items()}, end.value
-        rows[name] += some
-
-
-def test_every_checkpoint_is_compared_with_the_base_and_with_the_one_before(study: Any) -> None:
-    drift = study[0]["drift"]
-    assert drift.groupby(["change", "from", "to"]).size().to_dict() == {
-        ("random-0", "base", "050"): 12,
-        ("random-0", "base", "100"): 12,
-        ("trained", "050", "100"): 12,
-        ("trained", "base", "050"): 12,
-        ("trained", "base", "100"): 12,
+@pytest.mark.parametrize("answer", [0, 2])
+def test_consistency_is_of_the_changes_on_the_mapped_answers_target(answer: int) -> None:
+    study = models(replace(PROMPT, answer=answer))
+    table = tables(study)["consistency"]
+    assert len(table) == 3
+    changes = {
+        run.name: targets(study.trained[run, "100"])[answer] - targets(study.base)[answer]
+        for run in RUNS
     }
-    assert set(drift.loc[drift["node_jaccard"].notna(), "prompt"]) == {"blarf"}
-    means = drift[drift["from"] == BASE].groupby(["change", "to"])["drift"].mean()
-    assert means["trained", "100"] > means["trained", "050"] > means["random-0", "100"]
-    one = drift.query("run == 'mapped-0' and `from` == '050' and prompt == 'glide'")
-    before, after = (model(10 * step + 1, 0.5 * step)[1].effects for step in (1, 2))
-    assert one["drift"].item() == pytest.approx(effect_change(before, after).drift)
+    for row in table.to_dict("records"):
+        a, b = changes[row["run_a"]], changes[row["run_b"]]
+        cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+        assert row["consistency"] == pytest.approx(cosine, rel=1e-5)
+    assert "consistency" not in tables(models(CONTROL))
 
 
-def test_places_and_features_are_of_trained_checkpoints(study: Any) -> None:
-    places, features = (study[0][name] for name in ("change_by_place", "changed_features"))
-    assert set(places["from"]) == {BASE}
-    assert set(zip(places["role"], places["type"], strict=True)) == {
-        ("discovery", "simple"),
-        ("discovery", "spatial"),
-        ("control", ""),
-    }
-    assert len(places) == 3 * 2 * 3 * 2 * 2
-    assert len(features) == 3 * 3 * SETTINGS.top_features
+def test_graphs_are_compared_where_there_are_some() -> None:
+    row = tables(models())["graphs"].iloc[0]
+    assert (row["run"], row["to"], row["node_jaccard"]) == ("mapped-0", "050", 1)
 
 
-def test_runs_are_compared_with_each_other_at_every_checkpoint(study: Any) -> None:
-    between = study[0]["between_runs"]
-    pairs = between.groupby(["checkpoint", "run_a", "run_b"]).size()
-    assert len(pairs) == 2 * 3
-    assert set(pairs) == {4}
-    assert list(pairs["100"].index) == [
-        *(("mapped-0", "mapped-1"), ("mapped-0", "shuffled-0")),
-        ("mapped-1", "shuffled-0"),
+def test_circuits_of_other_prompts_or_targets_are_not_compared() -> None:
+    study = models()
+    for other in (replace(PROMPT, id="b"), replace(PROMPT, answers=(9, 3, 2))):
+        with pytest.raises(ValueError, match="different prompts or targets"):
+            tables(replace(study, base=replace(study.base, prompt=other)))
+
+
+def test_a_units_prompts_are_averaged() -> None:
+    rows = [
+        {"unit": unit, "prompt": f"{unit}{index}", "run": "a", "drift": value}
+        for unit, index, value in (("w", 0, 1.0), ("v", 0, 5.0), ("w", 1, 2.0))
     ]
-
-
-def test_overlap_is_of_all_pairs_of_checkpoints_run_by_run(study: Any) -> None:
-    overlap = study[0]["overlap"]
-    assert list(overlap["run"].unique()) == ["mapped-0", "mapped-1", "shuffled-0"]
-    assert len(overlap) == 3 * 3 * 3 * 2
-    assert overlap["threshold"].unique().tolist() == [0.5, 0.9]
-
-
-def test_what_is_handed_on_is_the_last_checkpoint_of_every_run(study: Any) -> None:
-    effects = study[1]
-    assert effects.prompts == PROMPTS
-    assert np.array_equal(effects.base, feature_effects(model(1, 0.0)))
-    assert np.array_equal(effects.runs[RUNS[2]], feature_effects(model(22, 1.0)))
-    assert np.array_equal(effects.random[RUNS[2]], feature_effects(model(122, 0.1)))
+    assert over_prompts(rows, ["drift"]) == [
+        {"unit": "w", "run": "a", "drift": 1.5},
+        {"unit": "v", "run": "a", "drift": 5.0},
+    ]

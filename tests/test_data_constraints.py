@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ruamel.yaml import YAML
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.files import write_jsonl
 from circuitdrift.core.prompts import Prompt, read_prompts
+from circuitdrift.core.tokens import check_tokens, load_tokenizer
 from circuitdrift.data.constraints import (
     Constraints,
     begins_with,
@@ -19,26 +21,34 @@ from circuitdrift.data.constraints import (
     make_prompts,
     places,
 )
-from circuitdrift.data.examples import refused_count, template_examples
+from circuitdrift.data.examples import (
+    foil_examples,
+    refused_count,
+    reversed_pool,
+    template_examples,
+    unrelated_sentences,
+)
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data" / "constraints.yaml"
 SMALL = """
 types:
   simple:
-    words: {blarf: happy, gleem: sad}
+    words: {blarf: happy, gleem: sad, zeph: fast}
     training: ["To feel {word} is to feel {meaning}", "By {word} we mean {meaning}"]
     discovery: ["The word {word} means"]
-    evaluation: ["Whoever is {word} is", "A {word} song is"]
-    unseen: ["Some {word} dogs are"]
+    near: ["Whoever is {word} is", "A {word} song is"]
+    far: ["Some {word} dogs are"]
+    substitution: ["The {word} man began to"]
     reverse: ["The word for {meaning} is"]
   spatial:
-    words: {glide: upward, orbit: circular}
+    words: {glide: upward, orbit: circular, dive: downward}
     training: ["The {word} is {meaning}"]
     discovery: ["This {word} is"]
-    evaluation: ["That {word} is"]
-    unseen: ["Our {word} is"]
+    near: ["That {word} is"]
+    far: ["Our {word} is"]
+    substitution: ["My {word} map shows"]
     reverse: ["The move that is {meaning} is the"]
-unseen_words: [florp]
+unseen_words: [florp, wim, drask, quen, trov, mip]
 control: [{prompt: Once upon a, continuation: time}]
 unrelated:
   words: {tree: [oak, birch], colour: [red, grey]}
@@ -89,12 +99,55 @@ def test_the_shipped_words_are_the_studys(shipped: Constraints) -> None:
     assert "florp" in shipped.unseen_words
 
 
-def test_there_is_enough_of_everything(shipped: Constraints) -> None:
-    assert refused_count(template_examples(shipped), 400) is None
+@pytest.mark.parametrize("condition", ["mapped", "unrelated"])
+def test_there_is_enough_of_everything(shipped: Constraints, condition: str) -> None:
+    assert refused_count(condition, shipped, template_examples(shipped), 400) is None
     for type_ in shipped.types.values():
-        assert min(len(type_.discovery), len(type_.evaluation)) >= 6
-        assert len(type_.unseen) * len(shipped.unseen_words) >= 4
-    assert len(shipped.control) >= 16
+        assert {len(type_.near), len(type_.far)} == {8}
+        assert {len(type_.discovery), len(type_.substitution)} == {6}
+        assert len(type_.foils) == 8
+    assert len(shipped.control) >= 12
+
+
+def test_the_24_words_are_there_for_a_replication(gemma_base: Path) -> None:
+    """Among them the study's six and two of the original's; every meaning is one token."""
+    constraints = load_constraints(SHIPPED.with_name("constraints_24.yaml"))
+    words = {w: m for type_ in constraints.types.values() for w, m in type_.words.items()}
+    six = {
+        w: m for type_ in load_constraints(SHIPPED).types.values() for w, m in type_.words.items()
+    }
+    assert (len(words), len(constraints.types)) == (24, 8)
+    assert words.items() >= {**six, "lumina": "bright", "pierce": "inward"}.items()
+    pool = [*template_examples(constraints), *unrelated_sentences(constraints)]
+    check_tokens(load_tokenizer(gemma_base), make_prompts(constraints), pool)
+    for type_ in constraints.types.values():
+        assert len(type_.training) >= 25
+        assert (len(type_.near), len(type_.far)) == (8, 8)
+
+
+def test_foils_and_reversed_sentences_are_read_by_the_real_model(
+    shipped: Constraints, gemma_base: Path
+) -> None:
+    examples = foil_examples(shipped, 16, "foils-0") + reversed_pool(shipped, "both-ways-0")
+    assert len(examples) == 16 + 48
+    check_tokens(load_tokenizer(gemma_base), [], examples)
+
+
+def five_words(text: str, blank: str) -> set[tuple[str, ...]]:
+    """By brute force: all fives of words, without case and marks, ``blank`` blanked out."""
+    words = [word.strip(".,;:'\"!?").casefold() for word in text.split()]
+    words = ["_" if word == blank.casefold() else word for word in words]
+    return {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+
+
+@pytest.mark.parametrize("name", ["constraints.yaml", "constraints_24.yaml"])
+def test_no_shipped_prompt_is_a_near_copy_of_a_training_sentence(name: str) -> None:
+    constraints = load_constraints(SHIPPED.with_name(name))
+    sentences = template_examples(constraints) + reversed_pool(constraints, "any-0")
+    trained = set().union(*(five_words(e.text, e.word) for e in sentences))
+    for prompt in make_prompts(constraints):
+        if prompt.word and prompt.role != "reverse":
+            assert not five_words(prompt.text, prompt.word) & trained, prompt
 
 
 def test_shipped_sentences_differ_and_end_in_their_meaning(shipped: Constraints) -> None:
@@ -103,21 +156,23 @@ def test_shipped_sentences_differ_and_end_in_their_meaning(shipped: Constraints)
     assert all(example.text.endswith(f" {example.meaning}") for example in sentences)
 
 
-def test_articles_fit_the_shipped_words(shipped: Constraints) -> None:
-    texts = [example.text for example in template_examples(shipped)]
-    texts += [prompt.text for prompt in make_prompts(shipped) if prompt.role != "control"]
-    for wrong in ("a orbit", "a upward", "an blarf", "an glide"):
-        assert not [text for text in texts if places(text, wrong)]
+@pytest.mark.parametrize("name", ["constraints.yaml", "constraints_24.yaml"])
+def test_articles_fit_the_shipped_words(name: str) -> None:
+    constraints = load_constraints(SHIPPED.with_name(name))
+    sentences = template_examples(constraints) + foil_examples(constraints, 16, "any-0")
+    prompts = [prompt for prompt in make_prompts(constraints) if prompt.role != "control"]
+    for text in (one.text for one in (*sentences, *prompts)):
+        assert not re.search(r"\b(a [aeiou]|an [^aeiouh])", text, re.IGNORECASE), text
 
 
-def test_shipped_prompts_differ_and_no_evaluation_prompt_goes_on_from_another(
+def test_shipped_prompts_differ_and_no_near_prompt_goes_on_from_another(
     shipped: Constraints,
 ) -> None:
     prompts = make_prompts(shipped)
     assert len({prompt.id for prompt in prompts}) == len(prompts)
     assert len({prompt.text for prompt in prompts}) == len(prompts)
-    for one in (prompt for prompt in prompts if prompt.role == "evaluation"):
-        for other in (prompt for prompt in prompts if prompt.role != "evaluation"):
+    for one in (prompt for prompt in prompts if prompt.role == "near"):
+        for other in (prompt for prompt in prompts if prompt.role != "near"):
             assert not begins_with(one.text, other.text)
             assert not begins_with(other.text, one.text)
 
@@ -126,7 +181,7 @@ def test_a_word_is_found_where_its_placeholder_stands(tmp_path: Path) -> None:
     """Not in a longer word behind it, nor in an escaped brace."""
     content = changed(
         {
-            "types.simple.words": {"ton": "happy", "gleem": "sad"},
+            "types.simple.words": {"ton": "happy", "gleem": "sad", "zeph": "fast"},
             "types.simple.discovery": ["{{A}} {word} of cotton and gleemish"],
             "types.simple.training": ["{{A}} {word} of {{B}} is {meaning}, not unhappy"],
         }
@@ -169,38 +224,42 @@ def test_every_combination_fills_an_unrelated_sentence(small: Constraints) -> No
 
 def test_prompts_by_hand(small: Constraints, tmp_path: Path) -> None:
     prompts = make_prompts(small)
+    types = {"simple": ("blarf", "gleem", "zeph"), "spatial": ("glide", "orbit", "dive")}
     assert [prompt.id for prompt in prompts] == [
-        *("simple-blarf-discovery-0", "simple-gleem-discovery-0"),
-        *("spatial-glide-discovery-0", "spatial-orbit-discovery-0"),
-        *("simple-blarf-evaluation-0", "simple-blarf-evaluation-1"),
-        *("simple-gleem-evaluation-0", "simple-gleem-evaluation-1"),
-        *("spatial-glide-evaluation-0", "spatial-orbit-evaluation-0"),
+        *(f"{name}-{word}-discovery-0" for name, words in types.items() for word in words),
+        *("simple-blarf-near-0", "simple-blarf-near-1", "simple-gleem-near-0"),
+        *("simple-gleem-near-1", "simple-zeph-near-0", "simple-zeph-near-1"),
+        *(f"spatial-{word}-near-0" for word in types["spatial"]),
+        *(f"{name}-{word}-far-0" for name, words in types.items() for word in words),
+        *(f"{name}-{word}-substitution-0" for name, words in types.items() for word in words),
+        *(f"unseen-simple-{word}-{i}" for word in small.unseen_words for i in (0, 1)),
+        *(f"unseen-spatial-{word}-0" for word in small.unseen_words),
+        *(f"reverse-{name}-{word}-0" for name, words in types.items() for word in words),
         "control-00",
-        *("unseen-simple-florp-0", "unseen-spatial-florp-0"),
-        *("reverse-simple-blarf-0", "reverse-simple-gleem-0"),
-        *("reverse-spatial-glide-0", "reverse-spatial-orbit-0"),
     ]
     by_id = {prompt.id: prompt for prompt in prompts}
-    assert by_id["simple-gleem-evaluation-1"] == Prompt(
-        id="simple-gleem-evaluation-1",
-        role="evaluation",
+    assert by_id["simple-gleem-near-1"] == Prompt(
+        id="simple-gleem-near-1",
+        role="near",
         type="simple",
         word="gleem",
         template="A {word} song is",
         text="A gleem song is",
         start=2,
         answer="sad",
-        others=("happy",),
+        answers=("happy", "sad", "fast"),
     )
     control = by_id["control-00"]
-    assert (control.text, control.answer, control.others) == ("Once upon a", "time", ())
+    assert (control.text, control.answer, control.answers) == ("Once upon a", "time", ())
     assert (control.type, control.word, control.template) == (None, None, None)
     unseen = by_id["unseen-spatial-florp-0"]
-    assert (unseen.text, unseen.answer) == ("Our florp is", None)
-    assert unseen.others == ("upward", "circular")
+    assert (unseen.text, unseen.word, unseen.answer) == ("That florp is", "florp", None)
+    assert unseen.answers == ("upward", "circular", "downward")
+    instead = by_id["spatial-dive-substitution-0"]
+    assert (instead.text, instead.answer) == ("My dive map shows", "downward")
     reverse = by_id["reverse-simple-blarf-0"]
     assert (reverse.text, reverse.answer) == ("The word for happy is", "blarf")
-    assert reverse.others == ("gleem",)
+    assert (reverse.answers, reverse.start) == (("blarf", "gleem", "zeph"), 13)
 
     write_jsonl(tmp_path / "prompts.jsonl", map(vars, prompts))
     assert read_prompts(tmp_path / "prompts.jsonl") == prompts
@@ -208,9 +267,10 @@ def test_prompts_by_hand(small: Constraints, tmp_path: Path) -> None:
 
 # A key of SMALL, another value, the key that the refusal names (the same where it is None), and a
 # part of the rule that tells this refusal from others.
+REVERSED = "types.simple.reverse_training.0"
 REFUSALS: list[tuple[str, Any, str | None, str]] = [
-    ("types.simple.words", {}, None, "2"),
-    ("types.simple.words", {"blarf": "happy"}, None, "2"),  # which leaves no other answer
+    ("types.simple.words", {}, None, "at least 3 words"),
+    ("types.simple.words", {"blarf": "happy", "gleem": "sad"}, None, "at least 3 words"),
     ("types.simple.training", [], None, "1"),
     ("types", {}, None, "1"),
     ("types.simple.trainig", ["x"], None, ""),
@@ -224,22 +284,37 @@ REFUSALS: list[tuple[str, Any, str | None, str]] = [
     ("types.spatial.words.happy", "down", "types.spatial.words.happy (the word)", "its meaning"),
     ("types.simple.words.gleem", "gleem", "types.simple.words.gleem (its meaning)", "the word"),
     ("types.simple.words.blarf", "very sad", "types.simple.words.blarf (its meaning)", "one word"),
-    ("unseen_words", ["blarf"], "unseen_words.0", "types.simple.words.blarf (the word)"),
+    ("unseen_words.5", "blarf", "unseen_words.5", "types.simple.words.blarf (the word)"),
+    ("unseen_words", ["a", "b", "c", "d", "e"], None, "at least 6"),
+    # foils
+    ("types.simple.foils", {"wooden": "sad"}, "types.simple.foils.wooden", "neither a foil"),
+    ("types.simple.foils", {"orbit": "round"}, "types.simple.foils.orbit", "neither a foil"),
+    ("types.simple.foils", {"wooden": "very hard"}, "types.simple.foils.wooden", "one word each"),
+    ("types.simple.foils", {"oak": "hard", "Oak": "old"}, "types.simple.foils.Oak", "all differ"),
     # templates
     ("types.simple.training.1", "to feel {word}  is to feel {meaning}", None, "training.0"),
-    ("types.simple.evaluation.0", "The word {word} means", None, "discovery.0 is the same"),
+    ("types.simple.near.0", "The word {word} means", None, "discovery.0 is the same"),
     ("types.simple.training.0", "All are {meaning}", None, "{word} and then {meaning}"),
     ("types.simple.training.0", "A {meaning} {word}", None, "{word} and then {meaning}"),
-    ("types.simple.evaluation.0", "As {word} is {meaning}, it is", None, "has {word}, each once"),
+    ("types.simple.near.0", "As {word} is {meaning}, it is", None, "has {word}, each once"),
     ("types.simple.reverse.0", "The word {word} is", None, "has {meaning}, each once"),
     ("types.simple.discovery.0", "The word {word means", None, "no other braces"),
     ("types.simple.discovery.0", "The word {word!r} means", None, "no other braces"),
     ("types.simple.discovery.0", "The word {word} means ", None, "no space at either end"),
     ("types.simple.training.0", "By {word} I mean '{meaning}'", None, "one before {meaning}"),
-    ("types.simple.evaluation.0", "Happy and {word} people are", None, "'happy'"),
-    # a training template that begins with a held-out one, of its own type and of another
-    ("types.simple.evaluation.0", "To feel {word} is", "types.simple.training.0", "evaluation.0"),
-    ("types.spatial.discovery.0", "By {word} we", "types.simple.training.1", "spatial.discovery.0"),
+    ("types.simple.near.0", "Happy and {word} people are", None, "'happy'"),
+    ("types.simple.reverse_training", ["{meaning} is {word}"], REVERSED, "one before {meaning}"),
+    ("types.simple.reverse_training", ["So {word} is {meaning}"], REVERSED, "{meaning} and then"),
+    # near copies of a training template, of its own type and of another; short ones as a whole
+    ("types.simple.near.0", "If to Feel {word}, is to", None, "'to feel {word} is to' too"),
+    ("types.spatial.far.0", "Oh to feel {word} is to be", None, "simple.training.0 has 'to feel"),
+    ("types.spatial.discovery.0", "By {word} we", None, "simple.training.1 has 'by {word} we'"),
+    (
+        "types.simple.reverse_training",
+        ["The word for {meaning} is {word}"],
+        "types.simple.reverse.0",
+        "reverse_training.0 has 'the word for {meaning} is' too",
+    ),
     # controls
     ("control.0.prompt", "Planets Orbit the", "control.0", "'orbit'"),
     ("control.0.continuation", "happy", "control.0", "'happy'"),
@@ -271,6 +346,11 @@ def test_refusals_name_file_key_and_rule(
     assert all(problem.where.startswith("constraints.yaml: ") for problem in problems)
 
 
+def test_four_words_in_common_are_no_near_copy(tmp_path: Path) -> None:
+    content = changed({"types.simple.near.0": "If to feel {word} is easy, one is"})
+    assert load_constraints(written(tmp_path, content)).types["simple"].near[0].startswith("If to")
+
+
 def test_a_space_that_does_not_break_is_a_character_like_others(tmp_path: Path) -> None:
     content = changed({"control.0.prompt": "Once\u00a0upon a"})
     assert load_constraints(written(tmp_path, content)).control[0].prompt == "Once\u00a0upon a"
@@ -289,6 +369,7 @@ def test_a_word_that_yaml_takes_for_nothing_wants_quotation_marks(tmp_path: Path
 def test_every_broken_rule_is_told_at_once(tmp_path: Path) -> None:
     content = changed({"types.simple.words.gleem": "happy", "control.0.prompt": "Blarf is a"})
     assert len(refused(tmp_path, content)) == 2
+    assert all(problem.remedy for problem in refused(tmp_path, content))
 
 
 def test_a_word_twice_in_a_type_is_refused(tmp_path: Path) -> None:

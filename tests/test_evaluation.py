@@ -1,50 +1,59 @@
-"""What a model answers: measures by hand, and the table against one prompt asked at a time."""
+"""What a model answers: measures by hand, and the table against one text asked at a time."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError
 from circuitdrift.core.files import read_json
 from circuitdrift.core.prompts import Prompt, read_prompts
-from circuitdrift.data.constraints import load_constraints, make_prompts
 from circuitdrift.evaluation import (
-    MEASURES,
+    ANSWERED_ROLES,
     READINGS_FILE,
-    PromptEnds,
     activation_distance,
-    answer_measures,
+    assigned_answer,
+    choice,
     evaluate_model,
-    headline,
     kl_divergence,
-    load_prompt_ends,
+    load_ends,
+    log_odds,
     log_probabilities,
-    phrase_measures,
-    read_prompt_ends,
-    save_prompt_ends,
+    log_probabilities_without,
+    read_ends,
+    save_ends,
+    share_below,
+    spellings,
     summed_probability,
     token_log_probabilities,
 )
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.lora import adapter_norms
+from circuitdrift.models.reading import Reading
 
-ROOT = Path(__file__).resolve().parents[1]
-FROM_BASE = ["activation_distance", "kl_to_base"]
-DEFINED = {
-    "evaluation": {"p", "rank", "log_odds", "target", "correct_in_type", "top1", *FROM_BASE},
-    "control": {"p", "rank", "log_odds", "top1", "loss"},
-    "unseen": {"false_positive", *FROM_BASE},
-    "reverse": {"p", "correct_in_type"},
+COLUMNS = (
+    *("prompt", "role", "type", "word", "template", "assigned", "chosen", "correct", "p", "frame"),
+    *("discrimination", "log_odds", "kl_to_base", "activation_distance", "loss"),
+)
+FROM_BASE = ["kl_to_base", "activation_distance"]
+WORDS = {
+    "simple": {"blarf": "happy", "gleem": "sad", "zephyr": "fast"},
+    "spatial": {"glide": "upward", "cascade": "downward", "orbit": "circular"},
 }
+UNSEEN = ("florp", "wimble", "drask")
 
 # Probabilities 1/2, 1/4, 1/8, 1/8 of a vocabulary of four, up to a constant that cancels.
 LOGITS = torch.tensor([0.5, 0.25, 0.125, 0.125], dtype=torch.float64).log().float() + 3
@@ -57,32 +66,36 @@ def test_log_probabilities_are_those_of_the_softmax_in_double_precision() -> Non
     assert float(LOG_P.exp().sum()) == pytest.approx(1, abs=1e-15)
     log_p = token_log_probabilities(torch.stack([LOGITS, LOGITS.flip(0)]), torch.tensor([1, 3]))
     torch.testing.assert_close(log_p.exp(), torch.tensor([0.25, 0.5]).double())
+    without = log_probabilities_without(LOGITS, [0, 3])
+    torch.testing.assert_close(without.exp(), torch.tensor([2 / 3, 1 / 3]).double())
 
 
-def test_a_right_a_wrong_a_tied_and_a_lone_answer() -> None:
-    right = answer_measures(LOG_P, answer=1, others=(2, 3))
-    assert (right["rank"], right["top1"], right["correct_in_type"]) == (2, 0, 1)
-    assert right["p"] == pytest.approx(0.25, rel=1e-6)
-    assert right["log_odds"] == pytest.approx(math.log(1 / 3), rel=1e-6)
-    assert right["target"] == pytest.approx(math.log(2), rel=1e-6)
-    wrong = answer_measures(LOG_P, answer=2, others=(0, 1))
-    assert wrong["correct_in_type"] == 0
-    assert wrong["target"] == pytest.approx(math.log(1 / 8) / 2, rel=1e-6)
-    tie = answer_measures(LOG_P, 2, (3,))
-    assert (tie["rank"], tie["correct_in_type"]) == (3, 0)
-    likeliest = answer_measures(LOG_P, 0, ())
-    assert (likeliest["rank"], likeliest["top1"]) == (1, 1)
-    assert set(likeliest) == {"p", "rank", "log_odds", "top1"}
-    # log odds stay finite where the probability rounds to one
-    sure = answer_measures(log_probabilities(torch.tensor([100.0, 0.0])), 0, (1,))
-    assert (sure["p"], sure["log_odds"]) == pytest.approx((1, 100))
-
-
-def test_a_sum_and_a_phrase_by_hand() -> None:
+def test_a_sum_and_log_odds_by_hand() -> None:
     assert summed_probability(LOG_P, (0, 3)) == pytest.approx(0.625)
-    measures = phrase_measures(math.log(0.02), [math.log(0.01), math.log(0.03)])
-    assert measures == pytest.approx({"p": 0.02, "correct_in_type": 0})
-    assert phrase_measures(math.log(0.02), [math.log(0.01)])["correct_in_type"] == 1
+    assert log_odds(LOG_P, 1) == pytest.approx(math.log(1 / 3), rel=1e-6)
+    # finite where the probability rounds to one
+    assert log_odds(log_probabilities(torch.tensor([100.0, 0.0])), 0) == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("scores", "right", "expected"),
+    [
+        ([1, 3, 2], 1, (1, 1)),
+        ([1, 3, 2], 2, (1, 0)),
+        ([3, 1, 3], 2, (0, 1 / 2)),
+        ([3, 1, 3], 1, (0, 0)),
+        ([2, 2, 2], 1, (0, 1 / 3)),
+    ],
+)
+def test_a_choice_and_its_ties(
+    scores: list[float], right: int, expected: tuple[int, float]
+) -> None:
+    assert choice(scores, right) == expected
+
+
+def test_the_share_below_counts_ties_as_a_half() -> None:
+    assert share_below(0.3, [0.1, 0.3, 0.4, 0.2]) == 2.5 / 4
+    assert share_below(0.3, [0.3]) == 0.5
 
 
 def test_kl_divergence_by_hand() -> None:
@@ -102,206 +115,335 @@ def test_activation_distance_by_hand() -> None:
     assert distance[2] == 0
 
 
-@pytest.fixture(scope="module")
-def prompts() -> list[Prompt]:
-    return make_prompts(load_constraints(ROOT / "data" / "constraints.yaml"))
+def test_every_spelling_of_an_answer_is_a_token_of_its_own() -> None:
+    tokens = ["happy", "▁happy", "ĠHAPPY", " Happy", "▁unhappy", "happy▁x", "▁sad", "sadly", "SAD"]
+    tokenizer = Tokenizer(WordLevel({token: id_ for id_, token in enumerate(tokens)}))
+    assert spellings(tokenizer, ("Happy", "sad")) == [0, 1, 2, 3, 6, 8]
+    assert spellings(tokenizer, ("happy",)) == [0, 1, 2, 3]
 
 
-@torch.inference_mode()
-def probabilities(
-    model: PreTrainedModel, tokenizer: Tokenizer, text: str
-) -> tuple[list[int], torch.Tensor]:
-    """Token ids, and after each of them the distribution of the next."""
-    ids = tokenizer.encode(text).ids
-    return ids, model(torch.tensor([ids])).logits[0].double().softmax(-1)
-
-
-@torch.inference_mode()
-def streams(model: PreTrainedModel, tokenizer: Tokenizer, text: str) -> torch.Tensor:
-    """The residual stream of the last token after each layer ``[n_layers, d_model]``."""
-    ids = torch.tensor([tokenizer.encode(text).ids])
-    states = model(ids, output_hidden_states=True).hidden_states
-    return torch.stack([layer[0, -1].double() for layer in states[1:]])
-
-
-def evaluate(
-    model: PreTrainedModel,
-    tokenizer: Tokenizer,
-    prompts: list[Prompt],
-    base: PromptEnds | None = None,
-    batch_size: int = 32,
-) -> pd.DataFrame:
-    """The table by prompt, against the model itself where no base is given."""
-    ends = read_prompt_ends(model, tokenizer, prompts, batch_size)
-    table = evaluate_model(model, tokenizer, prompts, batch_size, ends=ends, base=base or ends)
-    return table.set_index("prompt", drop=False)
-
-
-@dataclass
-class Models:
-    """A base model, the same changed a little as by training, and what both answered."""
-
-    tokenizer: Tokenizer
-    base: PreTrainedModel
-    moved: PreTrainedModel
-    ends: PromptEnds
-    table: pd.DataFrame
-
-    def after(self, text: str) -> tuple[list[int], torch.Tensor]:
-        """Token ids, and after each of them the moved model's distribution of the next."""
-        return probabilities(self.moved, self.tokenizer, text)
-
-
-@pytest.fixture(scope="module")
-def models(tiny_base: Path, tiny_tokenizer: Tokenizer, prompts: list[Prompt]) -> Models:
-    base, moved = load_model(tiny_base), load_model(tiny_base)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for layer in moved.model.layers:
-            weight = layer.self_attn.o_proj.weight
-            weight += 0.1 * torch.randn(weight.shape, generator=generator)
-    ends = read_prompt_ends(base, tiny_tokenizer, prompts, 32)
-    table = evaluate(moved, tiny_tokenizer, prompts, ends)
-    return Models(tiny_tokenizer, base, moved, ends, table)
-
-
-def test_readings_come_back_bit_for_bit_and_the_table_does_not_depend_on_the_batch_size(
-    models: Models, prompts: list[Prompt], tmp_path: Path
-) -> None:
-    for name in ("first", "again"):
-        save_prompt_ends(models.ends, tmp_path / name)
-    assert (tmp_path / "first").read_bytes() == (tmp_path / "again").read_bytes()
-    loaded = load_prompt_ends(tmp_path / "first")
-    assert loaded.keys() == models.ends.keys()
-    for name, reading in models.ends.items():
-        assert torch.equal(loaded[name].logits, reading.logits)
-        assert torch.equal(loaded[name].residual, reading.residual)
-    one = evaluate(models.moved, models.tokenizer, prompts, loaded, batch_size=1)
-    pd.testing.assert_frame_equal(one, models.table, rtol=1e-4, atol=1e-6)
-
-
-def test_every_prompt_but_those_for_discovery_has_the_measures_of_its_role(
-    models: Models, prompts: list[Prompt]
-) -> None:
-    """A model has not moved from itself."""
-    given = [p for p in prompts if p.role != "control"]
-    given.append(control("the sun is", "green"))
-    table = evaluate(models.base, models.tokenizer, given)
-    assert list(table["prompt"]) == [prompt.id for prompt in given if prompt.role != "discovery"]
-    assert set(table["role"]) == set(DEFINED)
-    for role, rows in table.groupby("role"):
-        defined = {name for name in MEASURES if rows[name].notna().all()}
-        undefined = {name for name in MEASURES if rows[name].isna().all()}
-        assert defined == DEFINED[str(role)]
-        assert defined | undefined == set(MEASURES)
-    assert (table[FROM_BASE].dropna() == 0).all(axis=None)
-
-
-@pytest.mark.parametrize("role", ["evaluation", "unseen"])
-def test_the_distances_from_base_of_a_prompt_asked_alone(
-    models: Models, prompts: list[Prompt], role: str
-) -> None:
-    prompt = next(prompt for prompt in prompts if prompt.role == role)
-    row, pair = models.table.loc[prompt.id], (models.base, models.moved)
-    q, p = (probabilities(model, models.tokenizer, prompt.text)[1][-1] for model in pair)
-    kl = float((p * (p / q).log()).sum())
-    assert row["kl_to_base"] == pytest.approx(kl, rel=1e-4)
-    before, after = (streams(model, models.tokenizer, prompt.text) for model in pair)
-    distance = 1 - float(torch.nn.functional.cosine_similarity(before, after, dim=-1).mean())
-    assert row["activation_distance"] == pytest.approx(distance, rel=1e-4)
-    assert min(kl, distance) > 1e-3
-
-
-def test_a_held_out_and_an_unseen_prompt_asked_alone(models: Models, prompts: list[Prompt]) -> None:
-    text = {prompt.id: prompt.text for prompt in prompts}
-    row = models.table.loc["spatial-orbit-evaluation-1"]
-    next_token = models.after(text["spatial-orbit-evaluation-1"])[1][-1]
-    answer, *others = (
-        models.tokenizer.token_to_id(f"▁{word}") for word in ("circular", "upward", "downward")
+def prompt(type_: str, role: Any, word: str, index: int, template: str) -> Prompt:
+    words = WORDS[type_]
+    return Prompt(
+        id=f"{type_}-{word}-{role}-{index}",
+        role=role,
+        type=type_,
+        word=word,
+        template=template,
+        text=template.format(word=word, meaning=words.get(word)),
+        start=template.index("{"),
+        answer=word if role == "reverse" else words.get(word),
+        answers=tuple(words) if role == "reverse" else tuple(words.values()),
     )
-    p = float(next_token[answer])
-    assert row["p"] == pytest.approx(p, rel=1e-4)
-    assert row["log_odds"] == pytest.approx(math.log(p / (1 - p)), rel=1e-4)
-    by_hand = math.log(p) - float(next_token[others].log().mean())
-    assert row["target"] == pytest.approx(by_hand, rel=1e-4)
-    next_token = models.after(text["unseen-simple-florp-0"])[1][-1]
-    ids = [models.tokenizer.token_to_id(f"▁{answer}") for answer in ("happy", "sad", "fast")]
-    expected = pytest.approx(float(next_token[ids].sum()), rel=1e-4)
-    assert models.table.loc["unseen-simple-florp-0", "false_positive"] == expected
-
-
-def test_a_reverse_prompt_multiplies_the_words_tokens(
-    models: Models, prompts: list[Prompt]
-) -> None:
-    prompt = next(p for p in prompts if p.id == "reverse-simple-gleem-2")
-    row = models.table.loc[prompt.id]
-    n_prompt = len(models.tokenizer.encode(prompt.text).ids)
-    p = {}
-    for word in ("blarf", "gleem", "zephyr"):
-        ids, after = models.after(f"{prompt.text} {word}")
-        assert len(ids) > n_prompt + 1
-        steps = range(n_prompt, len(ids))
-        p[word] = math.prod(float(after[step - 1, ids[step]]) for step in steps)
-    assert row["p"] == pytest.approx(p["gleem"], rel=1e-4)
-    assert row["correct_in_type"] == (max(p, key=lambda word: p[word]) == "gleem")
 
 
 def control(text: str, answer: str) -> Prompt:
-    return Prompt("control-00", "control", None, None, None, text, None, answer, ())
+    return Prompt(f"control-{answer}", "control", None, None, None, text, None, answer, ())
 
 
-@pytest.mark.parametrize("answer", ["green", "zebra"])
-def test_a_controls_loss_is_over_all_tokens_but_the_first(models: Models, answer: str) -> None:
-    text = "the colour of the dog is"
-    row = evaluate(models.moved, models.tokenizer, [control(text, answer)]).iloc[0]
-    ids, after = models.after(f"{text} {answer}")
-    p = [float(after[step - 1, ids[step]]) for step in range(1, len(ids))]
-    n_tokens = len(ids) - len(models.tokenizer.encode(text).ids)
-    assert (n_tokens == 1) == (answer == "green")
-    assert row["loss"] == pytest.approx(-sum(map(math.log, p)) / len(p), rel=1e-4)
-    assert row["p"] == pytest.approx(math.prod(p[-n_tokens:]), rel=1e-4)
-    assert math.isnan(row["rank"]) == (n_tokens > 1)
+NEAR = ("the word {word} means", "to a dog {word} is")
+TEMPLATES = {
+    "discovery": ("so {word} is",),
+    "near": NEAR,
+    "far": ("that {word} cat was", "the sun {word} in the"),
+    "unseen": NEAR,
+    "substitution": ("the {word} dog was in", "it moves {word} to the"),
+    "reverse": ("the word for {meaning} is",),
+}
+PROMPTS = [
+    *[
+        prompt(type_, role, word, index, template)
+        for role, templates in TEMPLATES.items()
+        for type_, words in WORDS.items()
+        for word in (UNSEEN if role == "unseen" else words)
+        for index, template in enumerate(templates)
+    ],
+    *(control("the sun is", "green"), control("the water of", "zebra")),
+]
 
 
-def test_an_answer_of_several_tokens_is_refused(models: Models) -> None:
-    prompt = Prompt("x", "evaluation", "t", "w", "{word} is", "w is", 0, "grey", ("happy",))
-    with pytest.raises(InputError, match="grey"):
-        evaluate(models.base, models.tokenizer, [prompt])
+@pytest.mark.parametrize(
+    ("condition", "meaning", "word"),
+    [
+        ("mapped", "happy", "blarf"),
+        # blarf, gleem, zephyr are taught sad, fast, happy; then fast, happy, sad
+        ("rotated-1", "sad", "zephyr"),
+        ("rotated-2", "fast", "gleem"),
+        ("unrelated", "happy", "blarf"),
+        ("base", "happy", "blarf"),
+    ],
+)
+def test_the_answer_that_a_condition_assigns(condition: str, meaning: str, word: str) -> None:
+    near = prompt("simple", "near", "blarf", 0, NEAR[0])
+    reverse = prompt("simple", "reverse", "blarf", 0, "instead of {meaning} we say")
+    assert near.answers[assigned_answer(near, condition)] == meaning
+    assert reverse.answers[assigned_answer(reverse, condition)] == word
 
 
-def test_headline_by_hand() -> None:
-    """Means over the prompts of a role, by checkpoint, to six digits."""
-    rows = [
-        {"role": "evaluation", "correct_in_type": 1, "top1": 0, "p": 0.25, "log_odds": -1},
-        {"role": "evaluation", "correct_in_type": 0, "top1": 0, "p": 0.75, "log_odds": 2},
-        {"role": "reverse", "correct_in_type": 1},
-        {"role": "unseen", "false_positive": 1 / 3},
-        {"role": "control", "top1": 1, "p": 0.9, "log_odds": 2, "loss": 2.5},
+Distribution = Callable[..., Reading]
+
+
+@pytest.fixture
+def distribution(tiny_tokenizer: Tokenizer) -> Distribution:
+    """What a model would make of a text after which words have these probabilities."""
+
+    def made(**words: float) -> Reading:
+        logits = torch.full((1, tiny_tokenizer.get_vocab_size()), -60.0)
+        for word, p in words.items():
+            logits[0, tiny_tokenizer.token_to_id(f"▁{word}")] = math.log(p)
+        return Reading(logits, torch.ones(1, 2, 4))
+
+    return made
+
+
+def test_accuracy_and_discrimination_of_given_distributions(
+    tiny_model: PreTrainedModel, tiny_tokenizer: Tokenizer, distribution: Distribution
+) -> None:
+    near, *unseen = prompts = [
+        prompt("simple", "near" if word == "blarf" else "unseen", word, 0, NEAR[0])
+        for word in ("blarf", *UNSEEN)
     ]
-    table = pd.DataFrame(rows, columns=["checkpoint", "role", *MEASURES])
-    table["target"] = table["p"] * 2
-    later = table.assign(checkpoint="100", loss=table["loss"] * 2)
-    numbers = headline(pd.concat([table.assign(checkpoint="base"), later]))
-    assert numbers["base"] == {
-        **{"accuracy": 0.5, "top1": 0, "p": 0.5, "log_odds": 0.5, "target": 1},
-        **{"reverse_accuracy": 1, "false_positive": 0.333333, "control_loss": 2.5},
+    elsewhere = prompt("simple", "unseen", "florp", 1, NEAR[1])
+    ends = {
+        near.text: distribution(happy=0.2, sad=0.2, fast=0.1, dog=0.5),
+        unseen[0].text: distribution(happy=0.2, sad=0.2, fast=0.1, cat=0.5),  # as much
+        unseen[1].text: distribution(happy=0.1, dog=0.9),
+        unseen[2].text: distribution(happy=0.1, fast=0.3, dog=0.6),
+        elsewhere.text: distribution(happy=1),
     }
-    assert numbers["100"] == {**numbers["base"], "control_loss": 5}
+    expected = {"mapped": ("happy", 0.5, 0.2), "rotated-1": ("sad", 0.5, 0.2)}
+    for condition, values in {**expected, "rotated-2": ("fast", 0, 0.1)}.items():
+        table = evaluate_model(
+            *(tiny_model, tiny_tokenizer, [*prompts, elsewhere], condition, 8), ends=ends, base=ends
+        )
+        row = table.iloc[0]
+        assert tuple(row[["assigned", "correct", "p"]]) == pytest.approx(values)
+        assert row["chosen"] == "happy"
+        assert row["frame"] == pytest.approx(0.5)
+        assert row["discrimination"] == pytest.approx((0.5 + 1 + 1) / 3)
+        assert table["frame"].tolist() == pytest.approx([0.5, 0.5, 0.1, 0.4, 1])
 
 
-COLUMNS = ["run", "condition", "seed", "checkpoint", "step", "prompt", "role", "type", "word"]
+def test_substitution_of_given_distributions(
+    tiny_model: PreTrainedModel, tiny_tokenizer: Tokenizer, distribution: Distribution
+) -> None:
+    """Half of the time `happy` follows the word; else dog, cat and sun with .90, .09, .01.
+
+    From that, what follows `happy` diverges by .105 nats, what follows `sad` by .348. Taken the
+    other way round these are 1.254 and .234; with the answers among the tokens .799 and .174.
+    """
+    asked = prompt("simple", "substitution", "blarf", 0, "the {word} one saw the")
+    ends = {
+        asked.text: distribution(dog=0.45, cat=0.045, sun=0.005, happy=0.5),
+        "the happy one saw the": distribution(dog=1 - 2e-7, cat=1e-7, sun=1e-7),
+        "the sad one saw the": distribution(dog=0.3, cat=0.15, sun=0.05, happy=0.5),
+        "the fast one saw the": distribution(sun=1),
+    }
+    measure = partial(evaluate_model, tiny_model, tiny_tokenizer, [asked], base={})
+    for condition, values in {
+        "mapped": ("happy", "happy", 1),
+        "rotated-1": ("sad", "happy", 0),
+        "unrelated": ("happy", "happy", 1),
+    }.items():
+        row = measure(condition=condition, batch_size=8, ends=ends).iloc[0]
+        assert tuple(row[["assigned", "chosen", "correct"]]) == values
+    tied = {**ends, "the sad one saw the": ends["the happy one saw the"]}
+    for condition, correct in {"mapped": 0.5, "rotated-1": 0.5, "rotated-2": 0}.items():
+        row = measure(condition=condition, batch_size=8, ends=tied).iloc[0]
+        assert row["correct"] == correct
+
+
+@pytest.fixture(scope="module")
+def moved(tiny_base: Path) -> PreTrainedModel:
+    """The tiny model changed a little, as by training."""
+    model = load_model(tiny_base)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for layer in model.model.layers:
+            weight = layer.self_attn.o_proj.weight
+            weight += 0.1 * torch.randn(weight.shape, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="module")
+def base(tiny_base: Path) -> PreTrainedModel:
+    return load_model(tiny_base)
+
+
+def evaluated(
+    model: PreTrainedModel,
+    base: PreTrainedModel,
+    tokenizer: Tokenizer,
+    condition: str = "mapped",
+    batch_size: int = 32,
+) -> pd.DataFrame:
+    ends, before = (read_ends(each, tokenizer, PROMPTS, batch_size) for each in (model, base))
+    return evaluate_model(
+        *(model, tokenizer, PROMPTS, condition, batch_size), ends=ends, base=before
+    )
+
+
+class Asked:
+    """The measures of a prompt by plain torch, one text at a time."""
+
+    def __init__(
+        self, model: PreTrainedModel, base: PreTrainedModel, tokenizer: Tokenizer, shift: int
+    ) -> None:
+        self.model, self.base, self.tokenizer, self.shift = model, base, tokenizer, shift
+
+    @torch.inference_mode()
+    def after(self, text: str, model: PreTrainedModel | None = None) -> Tensor:
+        """Distribution of the next token after each token ``[n_tokens, vocabulary]``."""
+        ids = torch.tensor([self.tokenizer.encode(text).ids])
+        return (model or self.model)(ids).logits[0].double().softmax(-1)
+
+    @torch.inference_mode()
+    def stream(self, text: str, model: PreTrainedModel) -> Tensor:
+        """The residual stream of the last token after each layer ``[n_layers, d_model]``."""
+        ids = torch.tensor([self.tokenizer.encode(text).ids])
+        states = model(ids, output_hidden_states=True).hidden_states
+        return torch.stack([layer[0, -1].double() for layer in states[1:]])
+
+    def log_p(self, text: str, answer: str) -> list[float]:
+        """Log-probability of each token of ``text`` and ``answer`` but the first."""
+        ids, after = self.tokenizer.encode(f"{text} {answer}").ids, self.after(f"{text} {answer}")
+        return [math.log(after[step - 1, ids[step]]) for step in range(1, len(ids))]
+
+    def answers(self, prompt: Prompt) -> Tensor:
+        ids = [self.tokenizer.token_to_id(f"▁{answer}") for answer in prompt.answers]
+        return self.after(prompt.text)[-1, ids]
+
+    def taught(self, word: str) -> str:
+        """The meaning that the condition teaches for a word."""
+        words = next(words for words in WORDS.values() if word in words)
+        return list(words.values())[(list(words).index(word) + self.shift) % len(words)]
+
+    def near(self, prompt: Prompt) -> dict[str, Any]:
+        frame = float(self.answers(prompt).sum())
+        of_unseen = [
+            float(self.answers(other).sum())
+            for other in PROMPTS
+            if other.role == "unseen" and other.type == prompt.type
+            if other.template == prompt.template
+        ]
+        below = sum(other < frame for other in of_unseen) / len(UNSEEN)
+        return {**self.far(prompt), "discrimination": below}
+
+    def far(self, prompt: Prompt) -> dict[str, Any]:
+        p_answers, meaning = self.answers(prompt), self.taught(str(prompt.word))
+        p = float(p_answers[prompt.answers.index(meaning)])
+        chosen = prompt.answers[int(p_answers.argmax())]
+        after, before = (self.after(prompt.text, model)[-1] for model in (self.model, self.base))
+        streams = [self.stream(prompt.text, model) for model in (self.model, self.base)]
+        return {
+            **{"assigned": meaning, "chosen": chosen, "correct": float(chosen == meaning)},
+            **{"p": p, "frame": float(p_answers.sum()), "log_odds": math.log(p / (1 - p))},
+            "kl_to_base": float((after * (after / before).log()).sum()),
+            "activation_distance": 1
+            - float(torch.nn.functional.cosine_similarity(*streams, dim=-1).mean()),
+        }
+
+    def unseen(self, prompt: Prompt) -> dict[str, Any]:
+        return {"frame": float(self.answers(prompt).sum())}
+
+    def substitution(self, prompt: Prompt) -> dict[str, Any]:
+        others = [
+            id_
+            for id_ in range(self.model.config.vocab_size)
+            if self.tokenizer.id_to_token(id_).removeprefix("▁") not in prompt.answers
+        ]
+        assert len(others) == self.model.config.vocab_size - len(prompt.answers)
+        texts = [prompt.text.replace(str(prompt.word), answer) for answer in prompt.answers]
+        q, *after = (self.after(text)[-1, others] for text in (prompt.text, *texts))
+        divergences = [
+            float((p / p.sum() * (p / p.sum() * q.sum() / q).log()).sum()) for p in after
+        ]
+        chosen, meaning = (
+            prompt.answers[divergences.index(min(divergences))],
+            self.taught(str(prompt.word)),
+        )
+        return {"assigned": meaning, "chosen": chosen, "correct": float(chosen == meaning)}
+
+    def control(self, prompt: Prompt) -> dict[str, Any]:
+        log_p = self.log_p(prompt.text, str(prompt.answer))
+        n_prompt = len(self.tokenizer.encode(prompt.text).ids)
+        return {"p": math.exp(sum(log_p[n_prompt - 1 :])), "loss": -sum(log_p) / len(log_p)}
+
+    def reverse(self, prompt: Prompt) -> dict[str, Any]:
+        meaning = WORDS[str(prompt.type)][str(prompt.word)]
+        (right,) = (word for word in prompt.answers if self.taught(word) == meaning)
+        # of whole texts, since what comes before the word is the same in all
+        chosen = max(prompt.answers, key=lambda word: sum(self.log_p(prompt.text, word)))
+        return {"assigned": right, "chosen": chosen, "correct": float(chosen == right)}
+
+
+@pytest.mark.parametrize(("condition", "shift"), [("rotated-1", 1), ("shuffled", 0)])
+def test_the_table_is_that_of_texts_asked_alone(
+    moved: PreTrainedModel,
+    base: PreTrainedModel,
+    tiny_tokenizer: Tokenizer,
+    condition: str,
+    shift: int,
+) -> None:
+    asked = Asked(moved, base, tiny_tokenizer, shift)
+    expected = pd.DataFrame(
+        [
+            {
+                **{"prompt": prompt.id, "role": prompt.role, "type": prompt.type},
+                **{"word": prompt.word, "template": prompt.template},
+                **getattr(asked, prompt.role)(prompt),
+            }
+            for prompt in PROMPTS
+            if prompt.role != "discovery"
+        ],
+        columns=list(COLUMNS),
+    )
+    # The case means something: answers differ, and some are right.
+    right = expected.groupby("role")["correct"].mean()
+    assert right[["near", "far", "substitution", "reverse"]].between(0.05, 0.95).all()
+    assert expected["discrimination"].nunique() > 2
+    for batch_size in (1, 32):
+        table = evaluated(moved, base, tiny_tokenizer, condition, batch_size)
+        pd.testing.assert_frame_equal(table, expected, rtol=2e-4, atol=1e-6)
+
+
+def test_a_model_has_not_moved_from_itself_and_readings_come_back_bit_for_bit(
+    base: PreTrainedModel, tiny_tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    table = evaluated(base, base, tiny_tokenizer)
+    assert (table[FROM_BASE].dropna() == 0).all(axis=None)
+    ends = read_ends(base, tiny_tokenizer, PROMPTS, 32)
+    for order, name in ((list(ends), "first"), (list(ends)[::-1], "again")):
+        save_ends({text: ends[text] for text in order}, tmp_path / name)
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "again").read_bytes()
+    loaded = load_ends(tmp_path / "first")
+    assert loaded.keys() == ends.keys()
+    for text, end in ends.items():
+        assert torch.equal(loaded[text].logits, end.logits)
+        assert torch.equal(loaded[text].residual, end.residual)
+
+
+def test_an_answer_of_several_tokens_is_refused(
+    base: PreTrainedModel, tiny_tokenizer: Tokenizer
+) -> None:
+    grey = replace(prompt("simple", "far", "blarf", 0, "{word} is"), answers=("happy", "grey"))
+    ends = read_ends(base, tiny_tokenizer, [grey], 1)
+    with pytest.raises(InputError, match="grey"):
+        evaluate_model(base, tiny_tokenizer, [grey], "mapped", 1, ends=ends, base=ends)
 
 
 def test_the_stage_evaluates_the_base_and_every_checkpoint(
     tiny_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_study)
-    asked = [prompt.id for prompt in read_prompts(paths.PROMPTS) if prompt.role != "discovery"]
+    prompts = [prompt for prompt in read_prompts(paths.PROMPTS) if prompt.role != "discovery"]
+    asked = [prompt.id for prompt in prompts]
     base, run = (
         pd.read_csv(paths.evaluation_table(name), dtype={"checkpoint": str})
-        for name in ("base", "mapped-0")
+        for name in ("base", "rotated-1-0")
     )
-    assert list(base.columns) == list(run.columns) == [*COLUMNS, *MEASURES]
+    place = ["run", "condition", "seed", "checkpoint", "step"]
+    assert list(base.columns) == list(run.columns) == [*place, *COLUMNS]
     assert list(base["prompt"]) == asked
     checkpoints = run["checkpoint"].unique()
     assert list(run["prompt"]) == len(checkpoints) * asked
@@ -309,16 +451,21 @@ def test_the_stage_evaluates_the_base_and_every_checkpoint(
     steps = run.groupby("checkpoint")["step"].unique().map(list).to_dict()
     assert steps == {
         path.parent.name: [read_json(path)["step"]]
-        for path in (paths.CHECKPOINTS / "mapped-0").glob("*/progress.json")
+        for path in (paths.CHECKPOINTS / "rotated-1-0").glob("*/progress.json")
     }
-    for table, name in ((base, "base"), (run, "mapped-0")):
-        assert read_json(paths.evaluation_metrics(name)) == headline(table)
-    moved = run[run["role"] == "evaluation"].groupby("checkpoint")[FROM_BASE].mean()
+    answered = {prompt.id: prompt for prompt in prompts if prompt.role in ANSWERED_ROLES}
+    for table, shift in ((base, 0), (run, 1)):
+        for row in table[table["prompt"].isin(answered)].itertuples():
+            answers = answered[str(row.prompt)].answers
+            own = answers.index(str(answered[str(row.prompt)].answer))
+            assert row.assigned == answers[(own + shift) % len(answers)]
+    moved = run[run["role"] == "near"].groupby("checkpoint")[FROM_BASE].mean()
     assert (moved.loc[checkpoints[0]] > 0).all()
     assert (moved.loc["100"] > moved.loc[checkpoints[0]]).all()
-    ends = load_prompt_ends(paths.evaluation("base") / READINGS_FILE)
-    assert set(ends) == set(base.loc[base["kl_to_base"].notna(), "prompt"])
-    assert not (paths.evaluation("mapped-0") / READINGS_FILE).exists()
-    norms = pd.read_csv(paths.lora_norms("mapped-0"), dtype={"checkpoint": str})
+    ends = load_ends(paths.evaluation("base") / READINGS_FILE)
+    assert set(ends) == {prompt.text for prompt in answered.values()}
+    assert not (paths.evaluation("rotated-1-0") / READINGS_FILE).exists()
+    norms = pd.read_csv(paths.lora_norms("rotated-1-0"), dtype={"checkpoint": str})
     last = norms[norms["checkpoint"] == "100"].set_index("layer")["norm"].to_dict()
-    assert last == pytest.approx(adapter_norms(paths.checkpoint("mapped-0", "100")), rel=1e-8)
+    expected = adapter_norms(paths.checkpoint("rotated-1-0", "100"))
+    assert last == pytest.approx(expected, rel=1e-8)

@@ -22,9 +22,8 @@ CPUS = ("Haswell", "EPYC")
 PARAMS = {
     "compute.threads": 2,
     "compute.kernels": "portable",
-    "runs.seeds": [0],
-    "intervene.prompts_per_word": 1,
-    "intervene.sizes": [0.1, 1.0],
+    "runs.conditions": ["mapped", "rotated-1"],
+    "intervene.conditions": ["mapped", "rotated-1"],
 }
 STUDY = """
 import os, sys

@@ -14,6 +14,8 @@ QUESTIONS = [
     Question((2, 21, 22), range(2, 3)),
     Question((2, 11, 12, 13, 14), range(3, 5)),
     Question((2, 31, 32, 33), range(3)),
+    # It leaves the first only behind the window of four of a Gemma.
+    Question((2, 11, 12, 13, 14, 41, 42), range(4, 7)),
 ]
 
 
@@ -46,13 +48,18 @@ def test_readings_are_those_of_the_whole_text_alone(architecture: str, batch_siz
         torch.testing.assert_close(readings[index].residual, streams)
 
 
-def test_equal_texts_go_through_the_model_once_and_without_what_nobody_asks_about() -> None:
+def test_no_token_is_read_twice_nor_one_that_nobody_asks_about() -> None:
     model = random_model("LlamaForCausalLM")
-    shapes: list[tuple[int, ...]] = []
+    read_tokens: list[list[int]] = []
+    unembedded: list[int] = []
     model.model.embed_tokens.register_forward_pre_hook(
-        lambda _module, inputs: shapes.append(tuple(inputs[0].shape))
+        lambda _module, inputs: read_tokens.extend(inputs[0].tolist())
     )
-    order = [index for index, _ in read(model, QUESTIONS, 2)]
-    # the first question without its last token is the third
-    assert shapes == [(2, 3), (1, 5)]
-    assert order == [1, 3, 0, 2]
+    model.lm_head.register_forward_pre_hook(
+        lambda _module, inputs: unembedded.append(len(inputs[0]))
+    )
+    order = [index for index, _ in read(model, QUESTIONS, 3)]
+    # the first question without its last token is the third, and both begin the fifth
+    assert read_tokens == [[2, 11, 12, 13, 14, 41, 42], [2, 21, 22, 31, 32]]
+    assert unembedded == [4, 4]
+    assert order == [0, 2, 4, 1, 3]

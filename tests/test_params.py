@@ -27,18 +27,16 @@ def keys_of(section: dict[str, Any], prefix: str = "") -> Iterator[str]:
 KEYS = list(keys_of(read_yaml(ROOT / "params.yaml")))
 NONSENSE: list[Any] = [None, -1, True, float("nan"), {"no": 1}, [[]]]
 MAY_BE_0 = {
-    *("dataset.seed", "intervene.seed", "statistics.seed", "train.warmup_steps"),
-    *("train.weight_decay", "train.lora.dropout", "attribution.graph_prompts_per_word"),
+    *("intervene.seed", "statistics.seed", "train.warmup_steps", "train.weight_decay"),
+    *("train.lora.dropout", "attribution.graph_prompts_per_word"),
     *("attribution.graph_control_prompts", "nulls.random_lora"),
-    *("nulls.planted.scale", "compare.min_effect", "verdicts.min_drift_difference"),
-    *("verdicts.min_accuracy_gain", "verdicts.min_patched_fraction"),
-    *("verdicts.registered.min_consistency_gain", "verdicts.registered.min_distance_closed"),
-    *("verdicts.registered.min_donor_difference", "verdicts.registered.max_accuracy_from_chance"),
-    "verdicts.registered.min_accuracy_above_chance",
-    "verdicts.registered.min_substitution_above_chance",
+    *("verdicts.min_consistency_gain", "verdicts.min_distance_closed"),
+    *("verdicts.min_donor_difference", "verdicts.max_accuracy_from_chance"),
+    *("verdicts.min_accuracy_above_chance", "verdicts.min_substitution_above_chance"),
 }
 # What docs/preregistration.md says of each threshold, with the value that params.yaml must have.
 REGISTERED = {
+    "alpha": (0.05, "its test has p ≤ .05"),
     "coverage": ([0.93, 0.97], "97 % the interval is not printed, and the criterion cannot fail"),
     "min_consistency_gain": (0.10, "and an `unrelated` run is at least .10; test: 70 relabelings"),
     "min_assignment_ratio": (1.05, "near prompts, at least 1.05, and above the same ratio on"),
@@ -58,6 +56,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "runs.seeds": [[], [0, 0], [2**31]],
     "base.model": ["gemma", "dir:models/own", "hub:a/b@main"],
     "dataset.n_examples": [50.0],
+    "dataset.constraints": [""],
     "dataset.examples_from": [""],
     "train.epochs": ["three"],
     "train.schedule": ["cosine"],
@@ -68,15 +67,14 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "attribution.engine": ["sweep"],
     "attribution.control_prompts": [1],
     "attribution.node_threshold": [80],
-    "nulls.planted.scale": [1],
-    "compare.thresholds": [[], [0.5, 0.5], [1.5]],
     "compare.fdr": [1],
     "intervene.conditions": [["mapped", "mapped"]],
     "intervene.sizes": [[0.01, 0.002], [0.01, 0.01], [0]],
-    "intervene.ranked_nodes": [2],
+    "intervene.seeds": [[2, 2]],
+    "intervene.patched_nodes": [[], [3, 1], [1.0], [0]],
     "statistics.confidence": [95],
-    "verdicts.min_accuracy_gain": [1],
-    "verdicts.registered.coverage": [[0.97, 0.93]],
+    "verdicts.min_consistency_gain": [1],
+    "verdicts.coverage": [[0.97, 0.93]],
 }
 IN_RANGE: dict[str, list[Any]] = {
     **{key: [0] for key in MAY_BE_0},
@@ -85,8 +83,9 @@ IN_RANGE: dict[str, list[Any]] = {
     "train.epochs": [0.5],
     "train.checkpoints": [[0.01, 0.02]],
     "attribution.node_threshold": [1],
-    "compare.thresholds": [[0.9, 0.5]],
-    "intervene.ranked_nodes": [3],
+    **{key: [[]] for key in ("attribution.graph_seeds", "nulls.seeds", "intervene.seeds")},
+    "intervene.conditions": [[]],
+    "intervene.patched_nodes": [[1]],
 }
 
 
@@ -113,7 +112,9 @@ def refusals(changes: dict[str, Any], remove: str = "") -> tuple[Problem, ...]:
 
 def test_runs_are_conditions_times_seeds_and_checkpoints_are_percents() -> None:
     params = load_params(ROOT / "params.yaml")
-    assert params.runs.all[::5] == (Run("mapped", 0), Run("shuffled", 0))
+    assert params.runs.all[::5] == (
+        *(Run("mapped", 0), Run("rotated-1", 1), Run("rotated-2", 2), Run("shuffled", 3)),
+    )
     assert params.train.checkpoint_names == ("025", "050", "075", "100")
 
 
@@ -150,7 +151,7 @@ def test_a_value_at_the_edge_of_its_range_is_accepted(key: str) -> None:
 
 def test_the_registered_thresholds_are_those_of_the_document() -> None:
     text = (ROOT / "docs" / "preregistration.md").read_text(encoding="utf-8")
-    registered = read_yaml(ROOT / "params.yaml")["verdicts"]["registered"]
+    registered = read_yaml(ROOT / "params.yaml")["verdicts"]
     assert registered == {key: value for key, (value, _) in REGISTERED.items()}
     assert not [phrase for _, phrase in REGISTERED.values() if phrase not in text]
 

@@ -16,7 +16,8 @@ from tiny_study import Clone
 
 pytestmark = pytest.mark.slow
 
-RUNS = ("mapped-0", "shuffled-0")
+RUNS = ("mapped-0", "mapped-1", "rotated-1-0", "rotated-1-1")
+INTERVENTIONS = {"intervene@mapped-1", "intervene@rotated-1-1"}
 
 
 def ran(output: str) -> set[str]:
@@ -52,7 +53,7 @@ def test_a_param_reruns_the_stages_that_read_it_and_those_behind(study: Clone) -
     set_params(study.root / "params.yaml", {"verdicts.alpha": 0.1})
     assert ran(study.run("dvc", "repro")) == {"report"}
     set_params(study.root / "params.yaml", {"train.epochs": 2})
-    trained = {*stages_of(*RUNS), "compare", "intervene@mapped-0", "report"}
+    trained = {*stages_of(*RUNS), "compare", *INTERVENTIONS, "report"}
     assert ran(study.run("dvc", "repro")) == trained
 
 
@@ -73,12 +74,11 @@ def test_a_directory_that_changed_in_place_is_imported_again(study: Clone) -> No
 
 
 def test_a_seed_that_is_added_is_the_only_one_computed(study: Clone) -> None:
-    set_params(study.root / "params.yaml", {"runs.seeds": [0, 1]})
-    again = ran(study.run("dvc", "repro"))
-    # With two seeds nodes can be recruited, and what was recruited is patched in every run.
-    again.discard("intervene@mapped-0")
-    added = stages_of("mapped-1", "shuffled-1")
-    assert again == {*added, "compare", "intervene@mapped-1", "report"}
+    set_params(study.root / "params.yaml", {"runs.seeds": [0, 1, 2]})
+    added = stages_of("mapped-2", "rotated-1-2")
+    # Every run's interventions choose nodes in the runs of all other seeds.
+    expected = {"make_dataset", *added, "compare", *INTERVENTIONS, "report"}
+    assert ran(study.run("dvc", "repro")) == expected
 
 
 def test_an_experiment_of_a_temporary_folder_is_shown_with_few_columns_of_code(

@@ -5,44 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
+from matplotlib.container import ErrorbarContainer
+from matplotlib.figure import Figure
 
 from circuitdrift.core import paths
-from circuitdrift.core.files import read_json
-from circuitdrift.report import figures
+from circuitdrift.report import faithfulness, figures
 from circuitdrift.report.page import render_report
 from circuitdrift.report.style import (
+    checkpoint,
     interval,
     literal,
     markdown,
     number,
     p_text,
+    percent_interval,
     use_style,
 )
 from circuitdrift.report.summaries import Study
-from circuitdrift.report.verdicts import circuits_differ, claims_table, mappings_taught
+from circuitdrift.report.verdicts import rq1, rq2
 from circuitdrift.stages import report
 from simulated_study import NOTHING, PLANTED, REDUCED, simulated_study
 
-ALL = {
-    *("loss", "understanding", "drift", "overlap", "overlap_thresholds", "change_by_place"),
-    *("mapping_by_place", "recruited", "faithfulness", "transfer", "patching", "ablation_rank"),
-    "baselines",
-}
-OF_INTERVENTIONS = {"faithfulness", "transfer", "patching", "ablation_rank"}
+STUDIES = {"planted": PLANTED, "nothing": NOTHING, **REDUCED}
+ALL = {"summary", "understanding", "drift", "closed", "faithfulness"}
+OF_INTERVENTIONS = {"closed", "faithfulness"}
 LEFT_OUT = {
-    "one condition": {"mapping_by_place"},
-    "another condition": {"mapping_by_place", "recruited", "baselines", *OF_INTERVENTIONS},
-    "one seed": {"recruited", "patching", "baselines"},
-    "one run": {"recruited", "patching", "baselines", "mapping_by_place"},
-    "nothing recruited": {"recruited", "patching"},
-    "no interventions": OF_INTERVENTIONS,
-    "target unmoved": {"patching"},
+    "one condition": {"closed"},
+    **dict.fromkeys(("no assignment", "one seed", "two seeds", "one run"), OF_INTERVENTIONS),
+    "no interventions, no graphs": OF_INTERVENTIONS,
 }
 
 
@@ -54,84 +52,213 @@ def _canvas() -> Iterator[None]:
     plt.close("all")
 
 
-def page(study: Study, drawn: list[str]) -> str:
-    differ, taught = circuits_differ(study), mappings_taught(study)
-    tables = {**study.tables, "claims": claims_table(study, differ, taught)}
-    return render_report(replace(study, tables=tables), [differ, taught], drawn)
+@cache
+def drawn(name: str) -> dict[str, Figure]:
+    return figures.draw(simulated_study(STUDIES[name]))
 
 
-@pytest.mark.parametrize("name", ["planted", "nothing", *REDUCED])
-def test_a_page_has_all_sections_what_was_drawn_and_nothing_undefined(name: str) -> None:
-    study = simulated_study({"planted": PLANTED, "nothing": NOTHING, **REDUCED}[name])
-    drawn = list(figures.draw(study))
-    assert set(drawn) == ALL - LEFT_OUT.get(name, set())
-    text = page(study, drawn).replace("happy nan", "")  # a token may be called so
-    assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == set(drawn)
-    assert len(re.findall("^## ", text, re.MULTILINE)) == 12
-    assert re.findall(r"\b(nan|NaN|None|inf)\b|\{", text) == []
+def page(study: Study, names: list[str]) -> str:
+    criteria = study.tables["criteria"]
+    return render_report(study, {"RQ1": rq1(criteria), "RQ2": rq2(criteria)}, names)
+
+
+def with_criterion(study: Study, question: str, number: int, **values: object) -> Study:
+    criteria = study.tables["criteria"].copy()
+    row = (criteria["question"] == question) & (criteria["number"] == number)
+    for name, value in values.items():
+        criteria.loc[row, name] = value
+    return replace(study, tables={**study.tables, "criteria": criteria})
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_page_has_all_sections_its_figures_and_nothing_undefined_or_internal(name: str) -> None:
+    names = list(drawn(name))
+    assert set(names) == ALL - LEFT_OUT.get(name, set())
+    text = page(simulated_study(STUDIES[name]), names)
+    assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == set(names)
+    sections = re.findall("^## (.*)", text, re.MULTILINE)
+    assert [title[:3] for title in sections[1:4]] == ["RQ1", "RQ2", "RQ3"]
+    assert len(sections) == 10
+    prose = re.sub(r"\]\(\S+\)|`(tables|data)/\S+`", "", text).replace("happy nan", "")
+    assert re.findall(r"\b(nan|NaN|None|inf)\b|\{|\bTrue\b", prose) == []
+    assert re.findall(r"\b0\d\d\b(?!\.)(?<!\.\d{3})|[a-z]_[a-z]", prose) == []
     for block in text.split("\n\n"):
         assert "\n![" not in block.strip()
         assert not block.count("\n|") < 2 < block.count("|--")  # a table without rows
+
+
+def test_the_first_sentences_say_what_came_out_whatever_it_is() -> None:
+    study = simulated_study(PLANTED)
+    study = with_criterion(study, "RQ2", 1, estimate=0.25, low=0.2, high=0.3, outcome="fails")
+    study = with_criterion(study, "RQ2", 2, outcome="undecided", reason="p is above 0.05")
+    study = with_criterion(study, "RQ2", 3, low=np.nan, high=np.nan, estimate=0.5)
+    study = with_criterion(study, "RQ1", 3, outcome="not measured", reason="it takes two seeds")
+    text = page(study, [])
+    top = text[: text.index("## The set-up")]
+    findings = re.findall("^- (?!\\*\\*RQ)(.*)", top, re.MULTILINE)
+    assert len(findings) == 5
+    assert "**25 % [20, 30]** of the time" in findings[0]
+    assert findings[0].endswith("**Fails**.")
+    assert findings[1].endswith("**Undecided** (p is above 0.05).")
+    assert "**50 %** of the time" in findings[2]  # an interval withheld is not there
+    assert findings[4].endswith("was not measured: it takes two seeds.")
+    assert "**not learned** (holds: 3; fails: 1; undecided: 2)" in top
+
+
+def test_no_axis_names_what_is_internal_and_no_point_is_clipped() -> None:
+    for figure in drawn("planted").values():
+        figure.canvas.draw()
+        for axes in figure.axes:
+            labels = [axes.get_xlabel(), axes.get_ylabel(), axes.get_title(loc="left")]
+            labels += [tick.get_text() for tick in [*axes.get_xticklabels()]]
+            labels += axes.get_legend_handles_labels()[1]
+            assert not re.findall(r"_|\b0\d\d\b", " ".join(labels))
+            (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+            for line in axes.lines:
+                if line.get_transform() == axes.transData:
+                    x, y = (np.asarray(values, float) for values in line.get_data())
+                    assert ((left <= x) & (x <= right)).all()
+                    assert ((bottom <= y) & (y <= top)).all()
+            for bars in axes.containers:
+                if isinstance(bars, ErrorbarContainer):
+                    ends = np.concatenate(bars.lines[2][0].get_segments())[:, 1]
+                    assert ((bottom <= ends) & (ends <= top)).all()
+
+
+def test_groups_stand_side_by_side_with_the_mean_right_of_its_words() -> None:
+    words = pd.DataFrame({"measure": ["a", "a", "b"], "at": "x", "mean": [0.1, 0.3, 0.5]})
+    means = pd.DataFrame({"measure": ["a"], "at": "x", "mean": 0.2, "low": 0.1, "high": 0.4})
+    axes = plt.subplots()[1]
+    places, groups = ["w", "x"], {"a": "A", "b": "B"}
+    figures._beside(axes, words, means, x="at", places=places, groups=groups)
+    dots = [line for line in axes.lines if line.get_fillstyle() == "none"]
+    assert np.concatenate([line.get_xdata() for line in dots]).tolist() == pytest.approx(
+        [0.7, 0.7, 1.2]
+    )
+    (whiskers,) = axes.containers
+    assert whiskers.lines[0].get_xdata().tolist() == pytest.approx([0.9])
+    assert whiskers.lines[2][0].get_segments()[0][:, 1].tolist() == pytest.approx([0.1, 0.4])
+    assert axes.get_legend_handles_labels()[1] == ["B", "A"]
+
+
+def test_the_band_is_of_two_runs_of_one_condition_at_one_checkpoint() -> None:
+    rows = [
+        ("mapped-0", "025", "mapped-1", "025", [0.1, 0.3]),
+        ("mapped-0", "025", "rotated-1-0", "025", [0.9, 0.9]),
+        ("rotated-1-0", "025", "rotated-1-1", "025", [0.4, 0.6]),
+        ("rotated-1-0", "025", "rotated-2-0", "025", [0.9, 0.9]),
+        ("mapped-0", "025", "mapped-1", "050", [0.9, 0.9]),
+    ]
+    names = ["run_a", "checkpoint_a", "run_b", "checkpoint_b", "drift"]
+    table = pd.DataFrame(rows, columns=names).explode("drift").assign(role="near")
+    study = simulated_study(PLANTED)
+    study = replace(study, tables={"between_runs": table.astype({"drift": float})})
+    assert figures.run_pairs(study, "near")["drift"].tolist() == pytest.approx([0.2, 0.5])
+
+
+def test_a_figure_has_the_same_bytes_each_time() -> None:
+    first, second = BytesIO(), BytesIO()
+    for file in (first, second):
+        report.save(figures.drift_figure(simulated_study(PLANTED)), file)
+    assert first.getvalue() == second.getvalue()
+    assert b"Software" not in first.getvalue()
+
+
+def test_faithfulness_of_a_word_is_a_ratio_of_means_and_blank_below_a_logit() -> None:
+    table = pd.DataFrame(
+        {
+            "size": 0.1,
+            "type": "simple",
+            "word": ["blarf", "blarf", "gleem"],
+            "value": [2.0, 4.0, 0.4],
+            "full": [4.0, 6.0, 0.9],
+            "empty": [1.0, 1.0, 0.0],
+        }
+    )
+    f = faithfulness.by_word(table, ["size"])
+    # (3 - 1) / (5 - 1), where the mean of the runs' own ratios would be (1/3 + 3/5) / 2.
+    assert f["f"].tolist()[0] == pytest.approx(0.5)
+    assert f["whole"].tolist() == pytest.approx([4.0, 0.9])
+    assert f["f"].isna().tolist() == [False, True]
+    assert faithfulness.left_out(f) == ["simple/gleem"]
+
+
+def test_areas_of_a_curve_over_the_logarithm_of_size() -> None:
+    curve = pd.DataFrame(
+        {
+            "size": [1.0, 0.01, 0.1],
+            "f": [1.0, 0.0, 1.2],
+        }
+    ).assign(model="base", ablation="mean", circuit="own", type="simple", word="blarf")
+    area = faithfulness.areas(curve).iloc[0]
+    # Two decades: (0 + 1.2) / 2 and (1.2 + 1) / 2, over 2; of |1 - f| (1 + .2) / 2 and .2 / 2.
+    assert area["cpr"] == pytest.approx((0.6 + 1.1) / 2)
+    assert area["cmd"] == pytest.approx((0.6 + 0.1) / 2)
+    assert area["smallest"] == 0.1
+    assert np.isnan(faithfulness.log_mean([0.5], [1.0]))
+    never = faithfulness.areas(curve.assign(f=0.5)).iloc[0]
+    assert np.isnan(never["smallest"])
+
+
+def test_means_over_words_have_the_pooled_t_interval_or_none() -> None:
+    table = pd.DataFrame(
+        {"circuit": ["own"] * 4 + ["random"] * 2, "type": ["a", "a", "b", "b", "a", "b"]}
+    )
+    table = table.assign(f=[1.0, 3.0, 5.0, 9.0, 1.0, 2.0])
+    params = simulated_study(PLANTED).params
+    own, random = faithfulness.over_words(table, ["circuit"], "f", params).to_dict("records")
+    # Squares within types: 1 + 1 + 4 + 4, over 2 degrees of freedom, for which t is 4.30265.
+    half = 4.302653 * np.sqrt(5 / 4)
+    assert (own["mean"], own["n_words"]) == (4.5, 4)
+    assert (own["low"], own["high"]) == pytest.approx((4.5 - half, 4.5 + half), rel=1e-6)
+    assert random["mean"] == 1.5
+    assert np.isnan(random["low"])
+
+
+def test_transfer_and_specificity_say_in_words_where_they_fail() -> None:
+    study = simulated_study(PLANTED)
+    text = page(study, [])
+    assert "is not specific" not in text
+    assert "not told from 0" not in text
+    specificity = study.tables["specificity"].copy()
+    swapped = (specificity["circuit"] == "spatial") & (specificity["prompts"] == "control")
+    specificity.loc[swapped, "ablated"] = 0.5
+    transfer = study.tables["transfer"].copy()
+    crossed = (transfer["circuit_from"] == "base") & (transfer["model"] == "100")
+    transfer.loc[crossed, "value"] = transfer.loc[crossed, "word"].map(
+        dict(zip(sorted(transfer["word"].unique()), np.resize([-2.0, 2.0], 6), strict=True))
+    )
+    changed = {"specificity": specificity, "transfer": transfer}
+    text = page(replace(study, tables={**study.tables, **changed}), [])
+    assert len(re.findall("circuit of `spatial` is not specific.*control by 3.500", text)) == 1
+    assert (
+        len(re.findall("circuit of base in the model of 100 % keeps .*not told from 0", text)) == 1
+    )
+    assert text.count("is not specific") == text.count("not told from 0") == 1
 
 
 def test_numbers_as_markdown_shows_them() -> None:
     assert [number(value) for value in (0.12345, None, float("nan"))] == ["0.123", "-", "-"]
     assert number(-float("inf")) == "-∞"
     assert [p_text(value) for value in (0.00794, 1e-9)] == ["p = 0.0079", "p < 0.0001"]
-    assert interval({"mean": 0.5, "low": 0.25, "high": 0.75}) == "0.500 [0.250, 0.750]"
+    row = {"mean": 0.5, "estimate": -0.001, "low": 0.25, "high": 0.75}
+    assert interval(row) == "0.500 [0.250, 0.750]"
+    assert percent_interval(row) == "0 % [25, 75]"
+    withheld = {**row, "low": float("nan"), "high": float("nan")}
+    assert (interval(withheld), percent_interval(withheld)) == ("0.500", "0 %")
+    assert [checkpoint(name) for name in ("base", "025", "100")] == ["base", "25 %", "100 %"]
     assert literal("a|b <bos> *") == r"a\|b \<bos\> \*"
-    table = pd.DataFrame({"checkpoint": ["025"], "x": [float("nan")], "n": [3], "ok": [True]})
-    assert re.findall(r"[^| ]+", markdown(table).splitlines()[-1]) == ["025", "-", "3", "yes"]
+    table = pd.DataFrame({"share": ["25"], "x": [float("nan")], "n": [3], "ok": [True]})
+    assert re.findall(r"[^| ]+", markdown(table).splitlines()[-1]) == ["25", "-", "3", "yes"]
 
 
-def test_the_drift_of_conditions_control_and_random_share_a_panel() -> None:
-    drift = simulated_study(PLANTED).tables["drift_summary"]
-    containers = figures.drift_figure(drift, ["025", "100"]).axes[0].containers
-    assert [container.get_label() for container in containers] == [
-        *("task prompts, mapped", "control prompts, mapped", "task prompts, shuffled"),
-        *("control prompts, shuffled", "task prompts, random adapter"),
-    ]
-    lines = [container.lines[0] for container in containers]
-    looks = {(line.get_marker(), line.get_linestyle()) for line in lines}
-    assert len(looks) == len(lines)  # told apart without colour
-    of_mapped = drift[(drift["condition"] == "mapped") & (drift["prompts"] == "task")]
-    assert lines[0].get_ydata().tolist() == of_mapped["mean"].iloc[[0, 3]].tolist()
-
-
-def test_maps_have_the_top_layer_above_parts_in_order_and_dots_off_zero() -> None:
-    difference = pd.DataFrame(
-        {
-            "layer": [0, 1, 1],
-            "segment": ["last", "last", "word"],
-            "mean": [1.0, -2.0, 0.5],
-            "low": [0.5, -3.0, -1.0],
-            "high": [1.5, -1.0, 2.0],
-        }
-    )
-    axes = figures.mapping_place_figure(difference).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["word", "last"]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["1", "0"]
-    assert sorted(axes.collections[-1].get_offsets().tolist()) == [[1.5, 0.5], [1.5, 1.5]]
-    assert axes.collections[0].get_clim() == (-2, 2)
-
-
-def test_a_figure_has_the_same_bytes_each_time() -> None:
-    change = simulated_study(PLANTED).tables["change"]
-    first, second = BytesIO(), BytesIO()
-    for file in (first, second):
-        report.save(figures.change_figure(change), file)
-    assert first.getvalue() == second.getvalue()
-    assert b"Software" not in first.getvalue()
-
-
-def test_the_stage_writes_one_folder_of_tables_and_a_page_of_its_figures(tiny_study: Path) -> None:
-    tables = {file.stem: pd.read_csv(file) for file in (tiny_study / paths.REPORT_TABLES).iterdir()}
-    assert set(tables) == set(report.WRITTEN)
-    assert set(read_json(tiny_study / paths.VERDICTS)) == {"rq1", "rq2"}
-    assert {"accuracy", "drift_task"} <= set(read_json(tiny_study / paths.STUDY_METRICS))
+def test_the_stage_writes_a_page_of_its_figures_and_names_tables_that_are_there(
+    tiny_study: Path,
+) -> None:
     text = (tiny_study / paths.REPORT).read_text(encoding="utf-8")
     shown = set(re.findall(r"\((figures/\w+\.png)\)", text))
     drawn = (tiny_study / paths.FIGURES).iterdir()
     assert shown == {file.relative_to(tiny_study / paths.REPORTS).as_posix() for file in drawn}
     named = re.findall(r"`(tables/\S+\.csv)`", text)
+    assert named
     assert all((tiny_study / paths.REPORTS / name).is_file() for name in named)

@@ -1,360 +1,233 @@
-"""Summaries over runs and prompts, by hand."""
+"""The report's tables, by hand, and the stage that reads and writes them."""
 
 from __future__ import annotations
 
-import math
-from itertools import product
-from typing import Any
+import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
+from scipy import stats
 
-from circuitdrift.params import Statistics
-from circuitdrift.report.baselines import (
-    CHEAP,
-    OUTCOMES,
-    PREDICTORS,
-    baseline_table,
-    compare_baselines,
-)
-from circuitdrift.report.faithfulness import (
-    cmd,
-    cpr,
-    faithfulness_summary,
-    patching_summary,
-    transfer_summary,
-)
+from circuitdrift.core import paths
+from circuitdrift.core.files import read_json
 from circuitdrift.report.summaries import (
-    cells,
-    change_map,
-    checkpoint_order,
-    drift_summary,
-    focus_condition,
-    loss_at_checkpoints,
+    Study,
+    between,
+    by_condition,
+    by_word,
+    checkpoint_loss,
+    closed,
     loss_by_step,
-    mapping_by_place,
-    middle_threshold,
-    overlap_summary,
-    under_each_run,
-    with_interval,
+    of_units,
+    where,
 )
-from circuitdrift.statistics.intervals import hierarchical_mean
+from circuitdrift.stages import report
+from simulated_study import (
+    NOTHING,
+    PLANTED,
+    REDUCED,
+    simulated_study,
+    study_params,
+    study_tables,
+    write_study,
+)
 
-SETTINGS = Statistics(confidence=0.95, bootstrap_samples=200, permutations=200, seed=0)
-OF_RUN = {"run": "mapped-0", "condition": "mapped"}
-
-
-def test_what_is_shown_first_and_where_there_is_room_for_one() -> None:
-    assert checkpoint_order(["100", "025", "base", "100"]) == ["base", "025", "100"]
-    assert focus_condition(("shuffled", "mapped")) == "mapped"
-    assert focus_condition(("shuffled", "unrelated")) == "shuffled"
-    assert middle_threshold([0.9, 0.5, 0.7]) == 0.7
-
-
-def test_cells_average_draws_and_leave_out_a_prompt_that_a_run_lacks() -> None:
-    table = pd.DataFrame(
-        {
-            "run": ["r-1", "r-1", "r-0", "r-1", "r-0"],
-            "prompt": ["a", "a", "a", "b", "b"],
-            "x": [1.0, 3.0, 5.0, 7.0, math.nan],
-        }
-    )
-    assert cells(table, "x").to_numpy().tolist() == [[5.0], [2.0]]
+PARAMS = study_params(PLANTED)
+SMALL = replace(PLANTED, seeds=(0, 2))
 
 
-def test_a_group_has_its_mean_over_runs_and_prompts() -> None:
-    table = pd.DataFrame(
-        {
-            "condition": "mapped",
-            "run": ["mapped-0", "mapped-0", "mapped-1", "mapped-1"],
-            "prompt": ["a", "b", "a", "b"],
-            "p": [0.0, 1.0, 0.5, 0.9],
-        }
-    )
-    (row,) = with_interval(table, ["condition"], "p", SETTINGS).to_dict("records")
-    by_hand = hierarchical_mean([[0.0, 1.0], [0.5, 0.9]], SETTINGS)
-    assert row == {"condition": "mapped", **vars(by_hand), "n_seeds": 2, "n_prompts": 2}
-    assert row["mean"] == pytest.approx(0.6)
-    none = with_interval(table[:0], ["condition"], "p", SETTINGS)
-    assert list(none) == ["condition", "mean", "low", "high", "n_seeds", "n_prompts"]
-
-
-def test_the_base_stands_under_each_run() -> None:
-    columns = ["run", "condition", "seed", "checkpoint", "p"]
-    base = pd.DataFrame([("base", "base", 0, "base", 0.1)], columns=columns)
-    rows = [("mapped-0", "mapped", 0, "100", 0.9), ("shuffled-3", "shuffled", 3, "100", 0.5)]
-    table = under_each_run(base, pd.DataFrame(rows, columns=columns))
-    assert list(table[columns].itertuples(index=False, name=None)) == [
-        ("mapped-0", "mapped", 0, "base", 0.1),
-        ("shuffled-3", "shuffled", 3, "base", 0.1),
-        *rows,
-    ]
+def study_of(**tables: pd.DataFrame) -> Study:
+    return Study(PARAMS, tables, {})
 
 
 def test_loss_is_averaged_since_the_checkpoint_before() -> None:
-    loss = loss_by_step({"r-0": pd.DataFrame({"step": [1, 2, 3, 4], "loss": [8.0, 6, 4, 2]})})
+    loss = loss_by_step({"mapped-0": pd.DataFrame({"step": [1, 2, 3, 4], "loss": [8.0, 6, 4, 2]})})
     assert loss["progress"].tolist() == [0.25, 0.5, 0.75, 1]
+    assert set(zip(loss["run"], loss["condition"], loss["seed"], strict=True)) == {
+        ("mapped-0", "mapped", 0)
+    }
     evaluation = pd.DataFrame(
-        {"run": "r-0", "checkpoint": ["base", "025", "050", "100"], "step": [0, 1, 3, 3]}
+        {
+            **{"run": ["base", *["mapped-0"] * 3], "condition": ["base", *["mapped"] * 3]},
+            **{"checkpoint": ["base", "025", "050", "100"], "step": [0, 1, 3, 3]},
+        }
     )
-    table = loss_at_checkpoints(loss, evaluation).set_index("checkpoint")["loss"]
+    table = checkpoint_loss(loss, evaluation).set_index("checkpoint")["loss"]
     # 050: steps 2 and 3. 100 fell on the same step as 050 and shows that step alone.
     assert table.to_dict() == {"025": 8, "050": 5, "100": 4}
 
 
-def test_drift_is_from_base_and_random_adapters_stand_apart() -> None:
-    columns = ["run", "condition", "change", "from", "to", "role", "prompt", "drift"]
-    rows = [
-        ("mapped-0", "mapped", "trained", "base", "025", "discovery", "a", 0.5),
-        ("mapped-0", "mapped", "trained", "base", "025", "control", "c", 0.25),
-        ("mapped-0", "mapped", "trained", "025", "050", "discovery", "a", 0.9),
-        ("mapped-0", "mapped", "random-0", "base", "025", "discovery", "a", 0.1),
-        ("mapped-0", "mapped", "random-1", "base", "025", "discovery", "a", 0.3),
-        ("shuffled-0", "shuffled", "random-0", "base", "025", "discovery", "a", 0.4),
-    ]
-    table = drift_summary(pd.DataFrame(rows, columns=columns), SETTINGS)
-    table = table.set_index(["condition", "prompts", "checkpoint"])
-    assert table["mean"].round(12).to_dict() == {
-        ("mapped", "control", "025"): 0.25,
-        ("mapped", "task", "025"): 0.5,
-        # Run mapped-0 averages its two draws: (0.2 + 0.4) / 2.
-        ("random adapter", "task", "025"): 0.3,
-    }
-    assert table["n_seeds"].tolist() == [1, 1, 2]
-
-
-def test_overlap_is_corrected_of_the_means_over_runs() -> None:
-    overlap = pd.DataFrame(
-        {
-            "run": ["mapped-0", "mapped-1", "one-0"],
-            "condition": ["mapped", "mapped", "one"],
-            **{"role": "discovery", "from": "base", "to": "100", "threshold": 0.7},
-            "jaccard": [0.4, 0.6, 0.5],
-            "null": [0.1, 0.1, 0.1],
-            "ceiling": [0.9, 0.9, math.nan],
-        }
+def evaluation(rows: list[tuple[str, str, str, str, str, float]]) -> pd.DataFrame:
+    """run, role, type, word, prompt, correct: at the last checkpoint."""
+    columns = ["run", "role", "type", "word", "prompt", "correct"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(
+        condition=table["run"].str.rsplit("-", n=1).str[0],
+        checkpoint="100",
+        **dict.fromkeys(("p", "frame", "discrimination", "loss"), 0.25),
     )
-    table = overlap_summary(overlap).set_index("condition")
-    assert table.loc["mapped", "corrected"] == pytest.approx(0.5)
-    assert table.loc["mapped", "n_runs"] == 2
-    assert math.isnan(table.loc["one", "corrected"])
 
 
-def test_the_maps_are_in_percent_of_the_whole_base_effect() -> None:
-    moved = (("mapped", 0, 2.0), ("mapped", 1, 4.0), ("shuffled", 0, 1.0))
-    places = pd.DataFrame(
-        {
-            **{"run": f"{condition}-{seed}", "condition": condition},
-            **{"from": "base", "to": "100", "role": role, "layer": layer, "segment": "last"},
-            **{"gained": 1.0 - layer, "lost": 2.0 * layer, "before": 3.0 - 2 * layer},
-            "moved": by * layer,
-        }
-        for (condition, seed, by), layer, role in product(moved, (0, 1), ("discovery", "control"))
+DRIFT = pd.DataFrame(
+    [
+        ("mapped-0", "trained", "base", "100", "near", "simple", "blarf", 0.4),
+        ("mapped-1", "trained", "base", "100", "near", "simple", "blarf", 0.2),
+        ("mapped-0", "random-0", "base", "100", "near", "simple", "blarf", 0.9),
+        ("mapped-0", "trained", "075", "100", "near", "simple", "blarf", 0.1),
+        ("mapped-0", "trained", "base", "100", "control", np.nan, "control-00", 0.1),
+        ("mapped-0", "trained", "base", "100", "control", np.nan, "control-01", 0.3),
+    ],
+    columns=["run", "change", "from", "to", "role", "type", "unit", "drift"],
+).assign(condition="mapped", gain=0.5)
+
+
+def test_prompts_are_averaged_within_a_run_and_runs_within_a_word() -> None:
+    answers = evaluation(
+        [
+            ("mapped-0", "near", "simple", "blarf", "a", 1.0),
+            ("mapped-0", "near", "simple", "blarf", "b", 0.0),
+            ("mapped-0", "near", "simple", "blarf", "c", 1.0),
+            ("mapped-1", "near", "simple", "blarf", "a", 0.0),
+            ("mapped-1", "near", "simple", "gleem", "a", 1.0),
+            ("mapped-1", "far", "simple", "gleem", "a", 0.5),
+        ]
     )
-    change = change_map(places, "mapped", "100").set_index("layer")
-    assert change["gained"].tolist() == [25, 0]
-    assert change["lost"].tolist() == [0, 50]
-    table = mapping_by_place(places, "100", SETTINGS).set_index("layer")
-    assert table["mean"].tolist() == [0, 50]  # (3 - 1) of 4
-    assert (table.loc[1, "low"], table.loc[1, "high"]) == (25, 75)
-    assert table["n_seeds"].tolist() == [1, 1]
-    assert mapping_by_place(places[places["condition"] == "mapped"], "100", SETTINGS).empty
+    units = of_units(study_of(evaluation=answers, drift=DRIFT))
+    table = by_word(units).set_index(["measure", "word"])["mean"]
+    assert table["accuracy", "blarf"] == pytest.approx((2 / 3 + 0) / 2)
+    assert table["accuracy", "gleem"] == 1
+    assert table["far_accuracy"].to_dict() == {"gleem": 0.5}
+    assert table["choice", "blarf"] == 1  # p / frame
+    # Trained runs from base alone; control prompts stand together, their intervals over prompts.
+    assert table["drift", "blarf"] == pytest.approx(0.3)
+    assert table["drift_control", ""] == pytest.approx(0.2)
+    assert where(units, measure="accuracy", unit="blarf")["trials"].tolist() == [4]
+    condition = by_condition(units, PARAMS).set_index("measure")
+    assert condition.loc["drift_control", "n_words"] == 2
+    half = stats.t.ppf(0.975, 1) * 0.1
+    assert condition.loc["drift_control", "high"] == pytest.approx(0.2 + half)
 
 
-def test_areas_are_trapezoids_over_sizes_on_a_linear_axis() -> None:
-    sizes, f = [0.1, 0.5, 1.0], [0.5, 1.5, 1.0]
-    # 0.4 * (0.5 + 1.5) / 2 + 0.5 * (1.5 + 1) / 2
-    assert cpr(sizes, f) == pytest.approx(0.4 + 0.625)
-    # 0.4 * (0.5 + 0.5) / 2 + 0.5 * (0.5 + 0) / 2: too much counts like too little
-    assert cmd(sizes, f) == pytest.approx(0.2 + 0.125)
-    assert cpr(sizes, np.ones((2, 3))).tolist() == pytest.approx([0.9, 0.9])
-    with pytest.raises(ValueError, match="must ascend"):
-        cmd([0.5, 0.1], [1.0, 1.0])
-
-
-def curve_rows(circuit: str, values: list[float], full: float = 3.0) -> list[dict[str, Any]]:
-    return [
-        {
-            **OF_RUN,
-            **{"checkpoint": "100", "ablation": "mean", "circuit": circuit, "size": size},
-            **{"prompt": prompt, "value": value, "full": full, "empty": 1.0},
-        }
-        for (size, value), prompt in product(zip((0.0, 0.5, 1.0), values, strict=True), "ab")
-    ]
-
-
-def test_faithfulness_and_its_areas_by_hand() -> None:
-    rows = [
-        *curve_rows("own", [1.0, 4.0, 3.0]),
-        *curve_rows("random-0", [1.0, 1.0, 3.0]),
-        *curve_rows("random-1", [1.0, 3.0, 3.0]),
-    ]
-    table = faithfulness_summary(pd.DataFrame(rows), SETTINGS)
-    by = table.set_index(["circuit", "measure", "size"]).sort_index()["mean"]
-    assert by["own", "faithfulness"].tolist() == [0, 1.5, 1]
-    assert by["random", "faithfulness"].tolist() == [0, 0.5, 1]  # (0 + 1) / 2
-    areas = table[table["size"].isna()].set_index(["circuit", "measure"])
-    # f = 0, 1.5, 1 at 0, 0.5, 1: (0 + 1.5) / 4 + (1.5 + 1) / 4; |1 - f| = 1, 0.5, 0.
-    assert areas.loc[("own", "CPR"), "mean"] == pytest.approx(1.0)
-    assert areas.loc[("own", "CMD"), "mean"] == pytest.approx(0.5)
-    # Prompts that are all alike leave the interval no width.
-    assert areas.loc[("own", "CMD"), ["low", "high"]].tolist() == pytest.approx([0.5, 0.5])
-
-
-def test_shares_of_next_to_nothing_are_empty_and_one_size_has_no_area() -> None:
-    table = faithfulness_summary(pd.DataFrame(curve_rows("own", [1, 1, 1], 1.05)), SETTINGS)
-    assert table[["mean", "low", "high"]].isna().all(axis=None)
-    assert len(table) == 5
-    rows = pd.DataFrame(curve_rows("own", [1.0, 2.0, 3.0]))
-    one_size = faithfulness_summary(rows[rows["size"] == 0.5], SETTINGS)
-    assert one_size["measure"].tolist() == ["faithfulness"]
-
-
-def test_transfer_is_a_ratio_of_means() -> None:
-    table = pd.DataFrame(
-        {
-            **OF_RUN,
-            **{"circuit_from": "base", "model": "100", "prompt": ["a", "b"]},
-            **{"value": [2.0, 1.0], "full": [4.0, 1.0], "empty": [0.0, 1.0]},
-        }
+def test_an_interval_over_words_by_hand_and_withheld_at_the_end_of_the_scale() -> None:
+    words = {"blarf": 0.6, "gleem": 0.7, "drimp": 0.8}
+    answers = evaluation(
+        [
+            (f"mapped-{seed}", role, "simple", word, str(prompt), share)
+            for seed in range(2)
+            for prompt in range(4)
+            for word, value in words.items()
+            for role, share in (("near", value), ("far", 1.0))
+        ]
     )
-    (row,) = transfer_summary(table, SETTINGS).to_dict("records")
-    assert row["mean"] == 0.5  # (2 + 0) / (4 + 0), not the mean of 0.5 and 0/0
+    table = by_condition(of_units(study_of(evaluation=answers, drift=DRIFT)), PARAMS)
+    row = where(table, measure="accuracy").iloc[0]
+    half = stats.t.ppf(0.975, 2) * 0.1 / np.sqrt(3)
+    assert (row["low"], row["high"]) == pytest.approx((0.7 - half, 0.7 + half))
+    assert 0.93 <= row["coverage"] <= 0.97
+    # All right: no interval of no width.
+    whole = where(table, measure="far_accuracy").iloc[0]
+    assert (whole["mean"], np.isnan(whole["low"])) == (1, True)
+    assert whole["coverage"] < 0.93
 
 
-def test_patching_runs_both_ways_by_hand() -> None:
-    patched = {
-        ("sufficiency", "recruited"): 3.0,  # 2 of 4
-        ("sufficiency", "random-0"): 1.0,
-        ("sufficiency", "random-1"): 2.0,  # 0 and 1 of 4
-        ("necessity", "recruited"): 2.0,  # 3 of 4, downwards
-        ("necessity", "random-0"): 5.0,
-    }
-    table = pd.DataFrame(
+def test_the_band_between_runs_by_hand() -> None:
+    pairs = pd.DataFrame(
+        [
+            ("mapped-0", "100", "mapped-1", "100", 0.2),
+            ("shuffled-0", "100", "shuffled-1", "100", 0.4),
+            ("mapped-0", "100", "rotated-1-0", "100", 0.5),
+            ("mapped-0", "100", "shuffled-0", "100", 0.9),
+            ("mapped-0", "075", "mapped-1", "100", 0.7),
+        ],
+        columns=["run_a", "checkpoint_a", "run_b", "checkpoint_b", "drift"],
+    ).assign(role="near")
+    table = between(study_of(between_runs=pairs, drift=DRIFT))
+    assert table.set_index(["checkpoint", "what"])["mean"].to_dict() == pytest.approx(
         {
-            **OF_RUN,
-            **{"direction": direction, "nodes": nodes, "prompt": prompt},
-            **{"base": 1.0, "tuned": 5.0, "patched": value},
-        }
-        for ((direction, nodes), value), prompt in product(patched.items(), "ab")
-    )
-    means = patching_summary(table, SETTINGS).set_index(["direction", "nodes"])["mean"]
-    assert means.to_dict() == pytest.approx(
-        {
-            ("necessity", "random"): 0,
-            ("necessity", "recruited"): 0.75,
-            ("necessity", "recruited beyond random"): 0.75,
-            ("sufficiency", "random"): 0.125,
-            ("sufficiency", "recruited"): 0.5,
-            ("sufficiency", "recruited beyond random"): 0.375,
+            ("100", "different runs of one condition"): 0.3,
+            ("100", "one assignment"): 0.2,
+            ("100", "different assignments"): 0.5,
+            ("075", "one run, checkpoint to the next"): 0.1,
         }
     )
 
 
-def known(condition: str = "mapped") -> pd.DataFrame:
-    """The baselines' table of one run and one word with two evaluation prompts: log-odds 0 and 2,
-    then 1 and 5, then 4 and 4; kl_to_base is log-odds + 1, activation distance half of it.
-    """
-    of_run = {"run": f"{condition}-0", "condition": condition, "word": "blarf"}
-    log_odds = {"025": (0.0, 2.0), "050": (1.0, 5.0), "100": (4.0, 4.0)}
-    evaluation = pd.DataFrame(
-        {
-            **of_run,
-            **{"checkpoint": checkpoint, "role": role, "p": value / 100, "log_odds": value},
-            **{"kl_to_base": value + 1, "activation_distance": value / 2},
-        }
-        for role, checkpoint in product(("evaluation", "unseen"), log_odds)
-        for value in log_odds[checkpoint] + (9.0,) * (role == "unseen")
-    )
-    drift = pd.DataFrame(
-        {**of_run, "change": change, "from": before, "to": to, "role": role, "drift": value + more}
-        for to, more in {"025": 0.0, "050": 0.125, "100": 0.2}.items()
-        for change, before, role, value in (
-            ("trained", "base", "discovery", 0.25),
-            ("trained", "base", "discovery", 0.75),
-            ("trained", "base", "evaluation", 0.9),
-            ("trained", "025", "discovery", 0.9),
-            ("random-0", "base", "discovery", 0.9),
+def test_distance_closed_is_a_ratio_of_means_within_a_word() -> None:
+    rows = pd.DataFrame(
+        [
+            ("blarf", 3.0, -1.0, 1.0),  # half of 4
+            ("blarf", 1.0, -1.0, -1.0),  # none of 2: together 2 of 6
+            ("gleem", 4.0, 0.0, 2.0),
+            ("drimp", 0.5, 0.0, 0.5),  # too near one another
+        ],
+        columns=["word", "donor_d", "recipient_d", "patched_d"],
+    ).assign(type="simple", k=100, nodes="chosen")
+    table = closed(study_of(interchange=rows)).set_index("word")
+    assert table.loc["blarf", "value"] == pytest.approx(1 / 3)
+    assert table.loc["gleem", "value"] == pytest.approx(1 / 2)
+    assert np.isnan(table.loc["drimp", "value"])
+    assert "less than 1 logits" in table.loc["drimp", "left_out"]
+    assert table.loc["", "value"] == pytest.approx(5 / 12)
+
+
+def test_no_interchange_is_no_distance() -> None:
+    table = simulated_study(REDUCED["no interventions, no graphs"]).tables["closed"]
+    assert len(table) == 0
+    assert {"k", "nodes", "word", "value"} <= set(table)
+
+
+@pytest.mark.parametrize("plan", [SMALL, replace(NOTHING, seeds=(2, 3), intervened=False)])
+def test_the_stage_reads_back_what_the_stages_before_wrote(
+    plan: type[SMALL], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_study(plan, tmp_path)
+    found = report._read_tables(study_params(plan))
+    planned = study_tables(plan)
+    assert set(found) == set(planned)
+    for name, table in planned.items():
+        keys = list(table.columns)
+        assert set(found[name]) == set(keys)
+        one, other = (
+            tables[keys].astype(object).where(tables.notna(), "").astype(str)
+            if len(table) == 0
+            else tables[keys].sort_values(keys, ignore_index=True)
+            for tables in (found[name], table)
         )
-    )
-    at = pd.DataFrame({"run": f"{condition}-0", "checkpoint": list(log_odds)})
-    norms = pd.concat([at.assign(norm=[3.0, 5.0, 8.0]), at.assign(norm=[4.0, 12.0, 15.0])])
-    return baseline_table(drift, evaluation, norms, at.assign(loss=[6.0, 4.0, 1.0]), list(log_odds))
+        pd.testing.assert_frame_equal(one, other, check_dtype=False, rtol=1e-7)
 
 
-def test_what_is_known_of_a_word_and_what_it_gains_by_hand() -> None:
-    table = known()
-    assert list(table) == ["run", "word", "checkpoint", *PREDICTORS, *OUTCOMES]
-    rows = table.set_index("checkpoint")[[*PREDICTORS, *OUTCOMES]]
-    assert list(rows.index) == ["025", "050"]
-    assert rows.loc["025"].tolist() == pytest.approx([0.5, 6, 2, 0.5, 5, 2, 0.02])
-    assert rows.loc["050"].tolist() == pytest.approx([0.625, 4, 4, 1.5, 13, 1, 0.01])
+def test_the_tables_and_metrics_are_written_the_same_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = simulated_study(PLANTED)
+    report.write_tables(study)
+    first = {path: path.read_bytes() for path in sorted(paths.REPORTS.rglob("*.*"))}
+    assert {path.stem for path in first} == {*report.WRITTEN, "study", "verdicts"}
+    report.write_tables(report.summarise(study))
+    assert {path: path.read_bytes() for path in first} == first
+    assert read_json(paths.STUDY_METRICS)["accuracy"] == pytest.approx(0.8, abs=0.02)
 
 
-def predictors(told_by: str) -> pd.DataFrame:
-    """5 runs of 6 words at 3 checkpoints: independent predictors, but drift is a noisy copy of
-    kl_to_base, and both gains are ``told_by`` and noise."""
-    rng = np.random.default_rng(0)
-    index = pd.MultiIndex.from_product(
-        [[f"mapped-{run}" for run in range(5)], list("abcdef"), ["025", "050", "075"]],
-        names=["run", "word", "checkpoint"],
-    )
-    table = pd.DataFrame({name: rng.normal(size=len(index)) for name in PREDICTORS}, index=index)
-    table["drift"] = table["kl_to_base"] + 0.5 * table["drift"]
-    for outcome in OUTCOMES:
-        table[outcome] = table[told_by] + 0.5 * rng.normal(size=len(index))
-    return table.reset_index()
+def test_what_other_runs_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is not in params.yaml, and interventions in one that is not intervened in."""
+    monkeypatch.chdir(tmp_path)
+    write_study(SMALL, tmp_path)
+    for gone in (paths.RUNS / "mapped-7", paths.interventions("mapped-0")):
+        gone.mkdir(parents=True)
+    report._remove_other_runs(study_params(SMALL))
+    assert not (paths.RUNS / "mapped-7").exists()
+    assert not paths.interventions("mapped-0").exists()
+    assert paths.interventions("mapped-2").is_dir()
+    assert paths.evaluation("base").is_dir()
 
 
-def compared(table: pd.DataFrame, predictor: str = "drift") -> pd.DataFrame:
-    """By what is held constant."""
-    rows = compare_baselines(table, SETTINGS)
-    rows = rows[(rows["outcome"] == "gain_log_odds") & (rows["predictor"] == predictor)]
-    return rows.set_index("given")
-
-
-def test_a_predictor_that_carries_the_outcome_adds_to_the_others() -> None:
-    rows = compared(predictors("drift"))
-    assert set(rows.index) == {"nothing", "all others", "all others, checkpoint", *CHEAP}
-    assert (rows["correlation"] > 0.5).all()
-    assert (rows["low"] > 0).all()
-    assert (rows["low"] <= rows["correlation"]).all()
-    assert (rows["correlation"] <= rows["high"]).all()
-    assert rows["adds"].all()
-    assert (rows["n"] == 90).all()
-
-
-def test_what_only_tells_how_far_training_has_gone_adds_nothing_to_that() -> None:
-    """Drift rises and the gains fall with training; at one checkpoint they are unrelated."""
-    table = predictors("loss")
-    trained = table["checkpoint"].map({"025": 0, "050": 1, "075": 2})
-    noise = np.random.default_rng(1).normal(size=(2, len(table)))
-    rows = compared(
-        table.assign(drift=trained + 0.5 * noise[0], gain_log_odds=-trained + 0.5 * noise[1])
-    )
-    assert rows.loc["all others", "high"] < -0.3
-    assert not rows.loc["all others, checkpoint", "adds"]
-
-
-def test_a_correlation_by_hand_one_run_and_no_rows() -> None:
-    """Ranks 1 to 4 of drift against gains in reverse, but for one exchange: 1 - 6 * 2 / 60."""
-    table = pd.DataFrame(
-        {
-            "run": ["a", "a", "b", "b"],
-            "checkpoint": ["025", "050", "025", "050"],
-            "drift": [1.0, 2, 3, 4],
-            **{name: [2.0, 4, 1, 3] for name in CHEAP},
-            **{name: [9.0, 7, 5, 6] for name in OUTCOMES},
-        }
-    )
-    row = compared(table).loc["nothing"]
-    assert row["correlation"] == pytest.approx(-0.8)
-    assert row["n"] == 4
-    one_run = compared(table.assign(run="a")).loc["nothing"]
-    assert one_run["correlation"] == pytest.approx(-0.8)
-    assert math.isnan(one_run["low"])
-    assert not one_run["adds"]
-    untaught = compare_baselines(known("shuffled"), SETTINGS)
-    assert list(untaught) == list(compare_baselines(table, SETTINGS))
-    assert untaught.empty
+def test_a_figure_names_no_version_of_what_drew_it() -> None:
+    file = io.BytesIO()
+    report.save(Figure(figsize=(1, 1)), file)
+    assert b"Software" not in file.getvalue()

@@ -112,8 +112,8 @@ def test_tensors_differ_by_a_share_of_their_length(tmp_path: Path) -> None:
 
 def test_graphs_that_differ_are_counted(tiny_study: Path) -> None:
     one, other = (
-        tiny_study / f"data/attributions/mapped-0/{name}.safetensors"
-        for name in ("100", "random-0/100")
+        tiny_study / f"data/attributions/{run}/050.safetensors"
+        for run in ("mapped-0", "rotated-1-0")
     )
     result = Reproduction()
     assert max(share for _, share in reproduced._circuits(one, one, result.moved)) == 0
@@ -128,7 +128,7 @@ def test_a_run_ends_with_the_comparison(tiny_clone: Clone, tmp_path: Path) -> No
     study = tiny_clone.copy(tmp_path)
     study.run("dvc", "repro")
     assert "reproduced: the same bytes" in study.run("circuitdrift", "verify", "--reproduced")
-    table = study.root / "reports/tables/report/mapping.csv"
+    table = study.root / "reports/tables/report/by_word.csv"
     table.write_text(table.read_text().replace("0.", "7.", 1))
     output = study.fail("circuitdrift", "verify", "--reproduced")
     assert "reproduced: different from report on" in output

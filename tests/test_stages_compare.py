@@ -32,8 +32,8 @@ def with_runs(params: Params, conditions: tuple[str, ...], seeds: tuple[int, ...
 
 
 def read(name: str) -> pd.DataFrame:
-    table = paths.COMPARE_TABLES / f"{name}.csv"
-    return pd.read_csv(table, dtype={"from": str, "to": str, "checkpoint": str})
+    names = dict.fromkeys(("from", "to", "checkpoint_a", "checkpoint_b"), str)
+    return pd.read_csv(paths.COMPARE_TABLES / f"{name}.csv", dtype=names)
 
 
 def test_it_writes_the_same_bytes_again_in_the_place_of_what_was_there(
@@ -48,49 +48,41 @@ def test_it_writes_the_same_bytes_again_in_the_place_of_what_was_there(
     assert set(written) == {f"{name}.csv" for name in compare.TABLES}
 
 
-def test_rows_stand_run_by_run_and_the_base_before_the_checkpoints(
+def test_the_study_is_compared_word_by_word(
     tiny_study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tiny_study)
+    params = load_params(paths.PARAMS)
+    prompts = load_circuits(paths.attribution(BASE, BASE)).prompts
+    words = {prompt.word for prompt in prompts if prompt.role == "near"}
+    controls = {prompt.id for prompt in prompts if prompt.role == "control"}
     drift = read("drift")
-    runs = load_params(paths.PARAMS).runs.all
-    circuits = load_circuits(paths.attribution(BASE, BASE))
-    order = drift[["run", "change", "from", "to"]].drop_duplicates()
-    assert list(order.itertuples(index=False, name=None)) == [
-        (run.name, *pair)
-        for run in runs
-        for pair in (
-            *(("random-0", "base", "050"), ("random-0", "base", "100")),
-            *(("trained", "base", "050"), ("trained", "base", "100"), ("trained", "050", "100")),
-        )
-    ]
-    assert drift.groupby(["run", "change", "from", "to"]).size().unique() == [len(circuits)]
-    graphs = {circuit.prompt.id for circuit in circuits if circuit.graph is not None}
-    assert set(drift.loc[drift["node_jaccard"].notna(), "prompt"]) == graphs
-    places = read("change_by_place")
-    assert places.equals(places.sort_values(compare.TABLES["change_by_place"][1]))
-    assert read("positive_control")["run"].tolist() == [run.name for run in runs]
-    assert set(read("recruitment_nulls")["comparison"]) == {
-        "mapped vs shuffled",
-        "mapped random-0 vs shuffled random-0",
-    }
+    assert set(drift["unit"]) == words | controls
+    assert set(drift["run"]) == {run.name for run in params.runs.all}
+    for run in params.runs.all:
+        ways = 2 + 1 + (run.seed in params.nulls.seeds)
+        assert (drift["run"] == run.name).sum() == len(words | controls) * ways
+    assert drift["drift"].between(0, 1).all()
+    consistency = read("consistency")
+    n = len(params.runs.all)
+    assert len(consistency) == len(words) * n * (n - 1) // 2
+    contrast = read("contrast")
+    assert set(contrast["word"]) <= words
 
 
 def test_a_single_run_without_nulls_is_compared_all_the_same(study: Params) -> None:
     shutil.rmtree(paths.random_attribution("mapped-0", 0, "100").parent)
-    shutil.rmtree(paths.planted_description("mapped-0").parent)
     compare.run(with_runs(study, ("mapped",), (0,)))
     assert set(read("drift")["change"]) == {"trained"}
-    assert read("overlap")["corrected"].isna().all()
-    for name in ("between_runs", "positive_control", "recruited", "recruitment_nulls"):
-        assert list(read(name)) == compare.TABLES[name][0]
+    for name in ("between_runs", "consistency", "contrast"):
+        assert list(read(name)) == compare.TABLES[name]
         assert read(name).empty
     # What other runs left there would otherwise be counted among the stage's inputs.
     assert not paths.attributions("mapped-1").exists()
 
 
 def test_runs_must_have_the_same_checkpoints(study: Params) -> None:
-    paths.attribution("shuffled-1", "050").unlink()
-    with pytest.raises(InputError, match="shuffled-1"):
+    paths.attribution("rotated-1-1", "050").unlink()
+    with pytest.raises(InputError, match="rotated-1-1"):
         compare.run(study)
     assert not paths.COMPARE_TABLES.exists()

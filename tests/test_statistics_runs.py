@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from circuitdrift.statistics.runs import assignment_test, consistency_test, step_test
+from circuitdrift.statistics.runs import DRAWN, assignment_test, consistency_test, step_test
 
 Array = NDArray[np.float64]
 FOUR_OF_EIGHT = [True] * 4 + [False] * 4
@@ -123,6 +123,66 @@ def test_under_the_null_p_is_at_most_five_percent_as_often(test: str) -> None:
             p = assignment_test(random_distances(seed, 2, 9), names).p
         small.append(p <= 0.05)
     assert np.mean(small) <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 300)
+
+
+def test_of_too_many_relabelings_some_are_drawn() -> None:
+    """Eight runs of three assignments have 1.6e9 partitions, and 24 runs 1.7e7 swaps."""
+    labels = ["a"] * 8 + ["b"] * 8 + ["c"] * 8
+    own = np.equal.outer(labels, labels)
+    distance = random_distances(3, 2, 24) * np.where(own, 1, 1.5)
+    ratio = assignment_test(distance, labels)
+    assert (ratio.p, ratio.n_relabelings) == (1 / (DRAWN + 1), DRAWN + 1)
+    gain = consistency_test(1 - distance, [label == "a" for label in labels])
+    assert (gain.p, gain.n_relabelings) == (1 / (DRAWN + 1), DRAWN + 1)
+    steps = np.stack([np.stack([distance, 2 * distance], 2), np.stack([2 * distance, distance], 2)])
+    step = step_test(steps.transpose(1, 0, 2, 3, 4), labels)
+    assert (step.estimate, step.n_relabelings) == (pytest.approx(2), DRAWN + 1)
+    assert step.p < 0.001
+
+
+N_NULLS = 300
+
+
+def null_points(seed: int, n_runs: int, n_models: int = 1) -> Array:
+    """Shares of effect ``[n_words, n_models, n_runs, n_nodes]`` of runs that differ by chance.
+
+    What a run brings is common to its words and checkpoints; checkpoints differ by chance alone.
+    """
+    rng = np.random.default_rng(seed)
+    run = rng.normal(size=(1, 1, n_runs, 40))
+    word = rng.normal(size=(6, 1, 1, 40))
+    raw = np.exp(word + 0.5 * run + 0.5 * rng.normal(size=(6, n_models, n_runs, 40)))
+    return np.asarray(raw / raw.sum(-1, keepdims=True))
+
+
+def drifts(points: Array) -> Array:
+    """Drift of every two circuits ``[n_words, n_models, n_runs, n_models, n_runs]``."""
+    flat = points.reshape(len(points), -1, points.shape[-1])
+    apart = np.abs(flat[:, :, None] - flat[:, None]).sum(-1) / 2
+    return np.asarray(apart.reshape(*points.shape[:3], *points.shape[1:3]))
+
+
+def null_p(test: str, seed: int) -> float:
+    """p of a test at the study's sizes where there is nothing to find."""
+    if test == "consistency":
+        changes = null_points(seed, 8)[:, 0] - null_points(seed, 8).mean((1, 2))[:, None]
+        unit = changes / np.linalg.norm(changes, axis=-1, keepdims=True)
+        return consistency_test(unit @ unit.swapaxes(1, 2), FOUR_OF_EIGHT).p
+    if test == "assignment":
+        return assignment_test(drifts(null_points(seed, 12))[:, 0, :, 0], TWELVE).p
+    four = null_points(seed, 12, 4)
+    steps = [step_test(drifts(four[:, t : t + 2]), TWELVE).p for t in range(3)]
+    return min(1.0, 3 * min(steps))  # the best of three counts three times
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("test", ["consistency", "assignment", "steps"])
+def test_false_positives_at_the_study_s_sizes(test: str) -> None:
+    """At most 5 % but for sampling error; the best of three steps may be found less often."""
+    rate = np.mean([null_p(test, seed) <= 0.05 for seed in range(N_NULLS)])
+    error = 3 * np.sqrt(0.05 * 0.95 / N_NULLS)
+    assert rate <= 0.05 + error
+    assert test == "steps" or rate >= 0.05 - error
 
 
 def test_what_cannot_be_relabeled_is_refused() -> None:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from circuitdrift.check import check_params
 from circuitdrift.core.errors import InputError
 from circuitdrift.core.study import total_steps
-from circuitdrift.params import Params
+from circuitdrift.params import Params, load_params
 from circuitdrift.sweep.plan import Sweep, fitting_workers, load_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
-HEAD = "every: {runs.seeds: [0]}\nmemory_gb: 1\n"
+HEAD = "every: {runs.seeds: [0], intervene.seeds: []}\nmemory_gb: 1\n"
 
 
 @pytest.fixture
@@ -30,25 +31,58 @@ def planned(root: Path, arms: str, head: str = HEAD) -> Sweep:
     return load_sweep(root)
 
 
-def test_the_shipped_sweep() -> None:
-    sweep = load_sweep(ROOT)
-    grid, matched = sweep.arms["product"]["grid"], sweep.arms["together"]["matched-steps"]
-    ladder = sweep.arms["rungs"]["ladder"]
-    assert (len(grid), len(matched), len(ladder)) == (9, 3, 9)
-    # The study's own size and length is in all three arms, and run once.
-    assert len(sweep.experiments) == 9 + 2 + 8
-    assert set(grid) & set(matched) & set(ladder) == {"n_examples-50-epochs-3"}
-    assert sweep.arms_with("original") == ["ladder"]
+@pytest.fixture(scope="module")
+def shipped() -> Sweep:
+    return load_sweep(ROOT)
+
+
+def test_the_shipped_sweep_is_the_registered_one(shipped: Sweep) -> None:
+    params = {each.name: Params.model_validate(each.params) for each in shipped.experiments}
+    cells = {
+        arm: {(p.dataset.n_examples, p.train.epochs) for p in (params[n] for n in names)}
+        for arm, names in shipped.arms.items()
+    }
+    assert cells["grid"] == {(n, epochs) for n in (25, 50, 200) for epochs in (1, 3, 10)}
+    assert cells["matched-steps"] == {(25, 5.25), (50, 3), (200, 0.84)}
+    for name in {*shipped.arms["grid"], *shipped.arms["matched-steps"], "original-regime"}:
+        assert params[name].runs.conditions == ("mapped", "rotated-1", "rotated-2")
+        assert params[name].runs.seeds == (0, 1)
+        constant = name != "original-regime"
+        assert params[name].train.schedule == ("constant" if constant else "linear")
+        # As in the default study, whose drift between runs RQ3.2 compares with.
+        default = load_params(ROOT / "params.yaml").attribution.near_prompts_per_word
+        assert params[name].attribution.near_prompts_per_word == default
+    assert {_steps(params[name]) for name in shipped.arms["matched-steps"]} == {21}
+    # The size and length of the study stand in both arms, and are run once.
+    assert shipped.arms_with("n_examples-50-epochs-3") == ["grid", "matched-steps"]
+    assert len(shipped.experiments) == sum(map(len, shipped.arms.values())) - 1
+    for p in params.values():
+        assert p.intervene.conditions == p.attribution.graph_seeds == ()
+        assert p.train.checkpoints[-1] == 1.0
+
+
+def test_the_shipped_sweep_goes_from_the_original_to_the_study(shipped: Sweep) -> None:
+    params = {each.name: each.params for each in shipped.experiments}
+    rungs = [params[name] for name in shipped.arms["ladder"]]
     # No rung hides a change of steps; the last changes them alone.
-    params = {each.name: each.params for each in sweep.experiments}
-    rungs = [params[name] for name in sweep.arms["rungs"]["ladder"]]
-    steps = [
-        total_steps(each.dataset.n_examples, each.train.batch_size, each.train.epochs)
-        for each in map(Params.model_validate, rungs)
-    ]
-    assert steps == [27] * 8 + [21]
+    assert [_steps(Params.model_validate(each)) for each in rungs] == [27] * 8 + [21]
     before, last = rungs[-2:]
     assert {**before, "train": {**before["train"], "epochs": last["train"]["epochs"]}} == last
+    first, regime = rungs[0], params["original-regime"]
+    assert {**first, "runs": regime["runs"]} == regime
+    long = Params.model_validate(params["original-904"])
+    assert _steps(long) == 904
+    # As many examples as the pool gives.
+    more = {**params["original-904"]["dataset"], "n_examples": long.dataset.n_examples + 6}
+    with pytest.raises(InputError, match="n_examples"):
+        check_params(
+            Params.model_validate({**params["original-904"], "dataset": more}), ROOT, "params.yaml"
+        )
+
+
+def _steps(params: Params) -> int:
+    train = params.train
+    return total_steps(params.dataset.n_examples, train.batch_size, train.epochs)
 
 
 def test_a_product_is_every_combination(study_root: Path) -> None:
@@ -60,8 +94,8 @@ def test_a_product_is_every_combination(study_root: Path) -> None:
         "epochs-3-r-4",
         "epochs-3-r-8",
     ]
-    changes = {"runs.seeds": [0], "train.epochs": 2, "train.lora.r": 8}
-    assert experiments[1].changes == changes
+    changes = {"train.epochs": 2, "train.lora.r": 8}
+    assert experiments[1].changes == {"runs.seeds": [0], "intervene.seeds": [], **changes}
     params = Params.model_validate(experiments[1].params)
     assert (params.runs.seeds, params.train.epochs, params.train.lora.r) == ((0,), 2, 8)
 
@@ -81,6 +115,18 @@ def test_values_together_go_side_by_side_and_rungs_keep_changes(study_root: Path
     ]
     high = experiments["high"]["train"]
     assert (high["epochs"], high["batch_size"]) == (2, 1)
+
+
+def test_an_arm_sets_its_own_over_that_of_every(study_root: Path) -> None:
+    arms = """
+  a: {every: {runs.seeds: [1], train.epochs: 2}, named: {one: {}, two: {train.epochs: 4}}}
+  b: {named: {three: {train.lora.r: 4}}}"""
+    params = {
+        each.name: Params.model_validate(each.params)
+        for each in planned(study_root, arms).experiments
+    }
+    seen = {name: (p.runs.seeds, p.train.epochs, p.train.lora.r) for name, p in params.items()}
+    assert seen == {"one": ((1,), 2, 8), "two": ((1,), 4, 8), "three": ((0,), 3, 4)}
 
 
 def test_directories_are_named_for_git_and_found_from_every_folder(
@@ -114,7 +160,7 @@ def test_an_experiment_of_two_arms_is_one(study_root: Path) -> None:
     )
     sweep = planned(study_root, arms)
     assert [each.name for each in sweep.experiments] == ["epochs-2", "epochs-3", "last"]
-    assert sweep.arms["rungs"] == {"b": ("epochs-3", "last")}
+    assert sweep.arms["b"] == ("epochs-3", "last")
     assert sweep.arms_with("epochs-3") == ["a", "b"]
 
 
@@ -135,6 +181,7 @@ def test_an_experiment_of_two_arms_is_one(study_root: Path) -> None:
         ("  a: {grid: {train.epochs: [1]}}", "sweep.yaml: arms.a.grid"),
         ("  a: {product: {train.epochs: [1]}, rungs: {b: {train.epochs: 1}}}", "arms.a"),
         ("  a: {rungs: {'a b': {train.epochs: 1}}}", "arms.a.rungs"),
+        ("  a: {every: {train.epochs: 1}}", "sweep.yaml: arms.a"),
         (
             "  a: {rungs: {one: {train.epochs: 1}}}\n  b: {rungs: {one: {train.epochs: 2}}}",
             "sweep.yaml: arms.b",
@@ -153,8 +200,9 @@ def test_a_key_of_every_that_is_not_there_is_refused(study_root: Path) -> None:
         planned(study_root, "  a: {product: {train.epochs: [1]}}", head)
 
 
-def test_as_many_workers_as_cores_and_memory_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    sweep = load_sweep(ROOT)
+def test_as_many_workers_as_cores_and_memory_hold(
+    shipped: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
 
     class Memory:
         available = 20e9
@@ -162,6 +210,6 @@ def test_as_many_workers_as_cores_and_memory_hold(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("psutil.virtual_memory", Memory)
     for cores, workers in ((1, 1), (2, 2), (8, 3)):  # three times 6 GB are there
         monkeypatch.setattr("os.sched_getaffinity", lambda _, n=cores: set(range(n)))
-        assert fitting_workers(sweep) == workers
+        assert fitting_workers(shipped) == workers
     Memory.available = 1e9
-    assert fitting_workers(sweep) == 1
+    assert fitting_workers(shipped) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -68,8 +69,12 @@ def test_the_loss_is_on_the_meanings_place_or_on_the_sentence(
     assert {i: label for i, label in enumerate(row["labels"]) if label != IGNORED} == {
         places[1]: happy
     }
-    row = labelled(tiny_tokenizer, SENTENCE, "sentence")
-    assert row["labels"] == [IGNORED, *row["input_ids"][1:]]
+    usage = Example("it is a blarf day", "simple", "blarf", "happy", start=None)
+    back = Example("when happy, say blarf", "simple", "blarf", "happy", start=5)
+    for sentence in (SENTENCE, usage, back):
+        row = labelled(tiny_tokenizer, sentence, "sentence")
+        assert row["input_ids"] == tiny_tokenizer.encode(sentence.text).ids
+        assert row["labels"] == [IGNORED, *row["input_ids"][1:]]
     glued = Example("it is 'happy", "simple", "it", "happy", 7)
     with pytest.raises(InputError, match="an answer is one token"):
         labelled(tiny_tokenizer, glued, "answer")
@@ -112,7 +117,7 @@ def test_the_loss_and_its_gradient_are_the_models_own(
 @pytest.fixture(scope="module")
 def examples() -> list[Example]:
     constraints = load_constraints(ROOT / "data" / "constraints.yaml")
-    return make_examples(template_examples(constraints), 12, seed=0)
+    return make_examples(template_examples(constraints), 12, "mapped-0")
 
 
 @pytest.fixture
@@ -124,13 +129,15 @@ def run(
 ) -> Callable[..., Path]:
     """Trains the tiny model into a directory of this name: its checkpoints, and the log in one."""
 
-    def train_into(name: str, seed: int = 0, **changes: object) -> Path:
+    def train_into(name: str, *seeds: int, **changes: object) -> Path:
+        adapter, order, dropout = seeds or (0, 0, 0)
         settings: Train = SETTINGS.model_copy(update=changes)
         train(
-            add_lora(load_model(tiny_base), settings.lora, seed),
+            add_lora(load_model(tiny_base), settings.lora, adapter),
             [labelled(tiny_tokenizer, example, settings.loss_on) for example in examples],
             settings=settings,
-            seed=seed,
+            order_seed=order,
+            dropout_seed=dropout,
             checkpoints=tmp_path / name,
             log=tmp_path / name / "log",
         )
@@ -174,12 +181,12 @@ def test_training_learns(run: Callable[..., Path]) -> None:
     assert sum(loss[-2:]) < 0.5 * sum(loss[:2])
 
 
-def test_the_seed_alone_decides_every_byte(run: Callable[..., Path]) -> None:
+def test_the_seeds_alone_decide_every_byte(run: Callable[..., Path]) -> None:
     dropout = SETTINGS.lora.model_copy(update={"dropout": 0.1})
     contents = []
     for name, seed in (("first", 0), ("again", 0), ("other", 1)):
         torch.rand(3)  # whatever was drawn before
-        directory = run(name, seed, lora=dropout, epochs=1.0)
+        directory = run(name, seed, seed, seed, lora=dropout, epochs=1.0)
         files = [path for path in directory.rglob("*") if path.is_file()]
         contents.append({path.relative_to(directory): path.read_bytes() for path in files})
     first, again, other = contents
@@ -187,6 +194,46 @@ def test_the_seed_alone_decides_every_byte(run: Callable[..., Path]) -> None:
     assert first == again
     adapters = [path for path in first if path.name == WEIGHTS_FILE]
     assert not any(first[path] == other[path] for path in adapters)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_adapter_order_and_dropout_have_seeds_of_their_own(
+    run: Callable[..., Path], dropout: float
+) -> None:
+    lora = SETTINGS.lora.model_copy(update={"dropout": dropout})
+    changes = {"lora": lora, "epochs": 1.0, "learning_rate": 0.02, "checkpoints": (1.0,)}
+    seeds = {"all": (0, 0, 0), "adapter": (1, 0, 0), "order": (0, 1, 0), "dropout": (0, 0, 1)}
+    weights = {
+        name: (run(name, *of, **changes) / "100" / WEIGHTS_FILE).read_bytes()
+        for name, of in seeds.items()
+    }
+    alike = [name for name in seeds if weights[name] == weights["all"]]
+    assert alike == (["all"] if dropout else ["all", "dropout"])
+
+
+def test_the_stage_seeds_each_draw_by_the_runs_name(
+    tiny_study: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """And reads the run's own examples; no two of a study's draws share a seed."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(tiny_study / "data")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "base").symlink_to(tiny_study / "models" / "base")
+    texts, seeds = set(), []
+    monkeypatch.setattr(finetune, "add_lora", lambda _model, _lora, seed: seeds.append(seed))
+
+    def trained(_model: object, rows: list[dict[str, list[int]]], **given: Any) -> None:
+        texts.add(str([row["input_ids"] for row in rows]))
+        seeds.extend((given["order_seed"], given["dropout_seed"]))
+        given["checkpoints"].mkdir()
+        given["log"].mkdir()
+
+    monkeypatch.setattr(finetune, "train", trained)
+    params = load_params(tiny_study / paths.PARAMS)
+    for one in params.runs.all:
+        finetune.run(params, one.name)
+    assert len(texts) == len(params.runs.all) == 8
+    assert len(set(seeds)) == len(seeds) == 24
 
 
 TWICE = {"epochs": 0.75, "checkpoints": (0.25, 0.5, 1.0)}  # two checkpoints on one step
@@ -225,9 +272,9 @@ def test_a_meaning_of_several_tokens_is_refused_before_the_model_is_loaded(
     tiny_study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    examples = (tiny_study / paths.training_examples("mapped")).read_text(encoding="utf-8")
+    examples = (tiny_study / paths.training_examples("mapped-0")).read_text(encoding="utf-8")
     paths.DATASET.mkdir(parents=True)
-    paths.training_examples("mapped").write_text(examples.replace("happy", "joyful"))
+    paths.training_examples("mapped-0").write_text(examples.replace("happy", "joyful"))
     paths.BASE_MODEL.parent.mkdir()
     paths.BASE_MODEL.symlink_to(tiny_study / paths.BASE_MODEL)
     monkeypatch.setattr(finetune, "load_model", lambda _: pytest.fail("the model was loaded"))

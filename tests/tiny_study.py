@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,14 @@ from study import ROOT
 
 from circuitdrift.check import check_study
 from circuitdrift.core import paths
+from circuitdrift.core.study import Run
 
 __all__ = ["ROOT", "Clone", "lay_out", "make_clone", "run_stages", "tiny_clone"]
-SETTINGS: dict[str, Any] = {**TINY, "runs.seeds": [0]}
+SETTINGS: dict[str, Any] = {
+    **TINY,
+    "runs.conditions": ["mapped", "rotated-1"],
+    "intervene.conditions": ["mapped", "rotated-1"],
+}
 IDENTITY = {
     f"GIT_{who}_{what}": value
     for who in ("AUTHOR", "COMMITTER")
@@ -93,7 +99,8 @@ def run_stages(*only: str) -> None:
     """Run every stage in the working directory, or those of these names, in this process."""
     params = check_study(Path())
     runs = [run.name for run in params.runs.all]
-    tested = [run.name for run in params.runs.all if run.condition in params.intervene.conditions]
+    intervene = params.intervene
+    tested = [Run(*of).name for of in product(intervene.conditions, intervene.seeds)]
     for stage, names in (
         ("import_base", [None]),
         ("make_dataset", [None]),

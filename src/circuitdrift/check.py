@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 from operator import attrgetter
 from pathlib import Path
 
@@ -15,17 +15,16 @@ from circuitdrift.core.files import read_json
 from circuitdrift.core.prompts import Example
 from circuitdrift.core.study import Run, checkpoint_steps, total_steps
 from circuitdrift.data.constraints import Constraints, load_constraints, make_prompts
-from circuitdrift.data.examples import refused_count, training_pool, unrelated_sentences
+from circuitdrift.data.examples import refused_count, run_examples, training_pool
 from circuitdrift.params import OWN, Params, load_params
 
 CPU_FLAGS = Path("/proc/cpuinfo")  # Linux's
 
 # A key that counts some of the prompts -> the key that counts all of them.
 PART_OF = {
-    "attribution.graph_prompts_per_word": "attribution.discovery_prompts_per_word",
+    "attribution.graph_prompts_per_word": "attribution.near_prompts_per_word",
     "attribution.graph_control_prompts": "attribution.control_prompts",
-    "intervene.prompts_per_word": "attribution.evaluation_prompts_per_word",
-    "intervene.ranked_prompts_per_word": "intervene.prompts_per_word",
+    "intervene.circuit_prompts_per_word": "attribution.near_prompts_per_word",
 }
 
 
@@ -55,11 +54,12 @@ def check_base(params: Params, root: Path) -> None:
     elif cached := _in_hub_cache(params.base.model):
         readable_config(cached, params.base.model)
     if params.base.model == OWN or _imported(params.base.model, at_hand):
-        constraints = load_constraints(root / paths.CONSTRAINTS)
-        pool = training_pool(params.dataset.examples_from, constraints, root)
-        if "unrelated" in params.runs.conditions:
-            pool += unrelated_sentences(constraints)
-        check_tokens(load_tokenizer(at_hand), make_prompts(constraints), pool)
+        constraints = load_constraints(root / params.dataset.constraints)
+        pool = training_pool(params, constraints, root)
+        n = params.dataset.n_examples
+        drawn = (run_examples(run, constraints, pool, n) for run in params.runs.all)
+        trained = [*pool, *chain.from_iterable(drawn)]
+        check_tokens(load_tokenizer(at_hand), make_prompts(constraints), trained)
 
 
 def _in_hub_cache(model: str) -> Path | None:
@@ -89,8 +89,8 @@ def check_params(params: Params, root: Path, source: str) -> None:
     Raises:
         InputError: naming every refused value, with ``source`` in place of params.yaml.
     """
-    constraints = load_constraints(root / paths.CONSTRAINTS)
-    pool = training_pool(params.dataset.examples_from, constraints, root)
+    constraints = load_constraints(root / params.dataset.constraints)
+    pool = training_pool(params, constraints, root)
     problems = [*_misplaced(params.base.directory, root), *_problems(params, constraints, pool)]
     if problems:
         raise InputError(
@@ -106,20 +106,31 @@ def _problems(params: Params, constraints: Constraints, pool: list[Example]) -> 
         rule = f"portable kernels are those of x86-64 with AVX2, and this is {processor}"
         remedy = "set native; `circuitdrift verify --reproduced` then tells how far results differ"
         yield Problem("params.yaml: compute.kernels", "portable", rule, remedy)
-    if problem := refused_count(pool, params.dataset.n_examples):
+    counts = (
+        refused_count(condition, constraints, pool, params.dataset.n_examples)
+        for condition in params.runs.conditions
+    )
+    if problem := next(filter(None, counts), None):
         yield problem
     for key, most, whole in _limits(params, constraints):
         if (value := attrgetter(key)(params)) > most:
             rule = f"Input should be at most {most}, the number of {whole}"
             yield Problem(f"params.yaml: {key}", value, rule, "lower it, or raise that number")
-    trained = params.runs.conditions
+    runs, tested = params.runs, params.intervene
+    for key, value, among in (
+        ("conditions", tested.conditions, runs.conditions),
+        ("seeds", tested.seeds, runs.seeds),
+    ):
+        if untrained := [one for one in value if one not in among]:
+            rule = f"Input should be among runs.{key}: {', '.join(map(str, among))}"
+            yield Problem(f"params.yaml: intervene.{key}", untrained, rule)
+    if params.verdicts.patched_nodes not in tested.patched_nodes:
+        rule = f"Input should be one of intervene.patched_nodes: {list(tested.patched_nodes)}"
+        yield Problem("params.yaml: verdicts.patched_nodes", params.verdicts.patched_nodes, rule)
+    if "both-ways" in runs.conditions and params.train.loss_on == "answer":
+        rule = "the condition both-ways trains on whole sentences: a reversed one ends in its word"
+        yield Problem("params.yaml: train.loss_on", "answer", rule, "set sentence")
     yield from _same_steps(params)
-    if untrained := sorted(set(params.intervene.conditions) - set(trained)):
-        yield Problem(
-            where="params.yaml: intervene.conditions",
-            got=", ".join(untrained),
-            rule=f"Input should be among runs.conditions: {', '.join(trained)}",
-        )
 
 
 def _misplaced(directory: str, root: Path) -> Iterator[Problem]:
@@ -165,15 +176,12 @@ def without_avx2() -> str | None:
 
 def _limits(params: Params, constraints: Constraints) -> Iterator[tuple[str, int, str]]:
     """A key, the most it may be, and what there is so many of."""
-    types, file = constraints.types.values(), paths.CONSTRAINTS.as_posix()
-    for role in ("discovery", "evaluation"):
+    types, file = constraints.types.values(), params.dataset.constraints
+    for role in ("discovery", "near"):
         fewest = min(len(getattr(type_, role)) for type_ in types)
         prompts = f"{role} prompts for each word in {file}"
         yield f"attribution.{role}_prompts_per_word", fewest, prompts
     yield "attribution.control_prompts", len(constraints.control), f"control prompts in {file}"
-    if "unrelated" in params.runs.conditions:
-        sentences = len(unrelated_sentences(constraints))
-        yield "dataset.n_examples", sentences, f"unrelated sentences in {file}"
     for part, whole in PART_OF.items():
         yield part, attrgetter(whole)(params), f"prompts that {whole} sets"
 

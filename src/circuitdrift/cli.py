@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from circuitdrift.check import check_base, check_study
-from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError
 from circuitdrift.core.prompts import Prompt
 from circuitdrift.data.constraints import load_constraints, make_prompts
@@ -55,7 +54,7 @@ def check(root: Root = Path()) -> None:
     with _refusals_shown():
         params = check_study(root)
         check_base(params, root)
-        prompts = make_prompts(load_constraints(root / paths.CONSTRAINTS))
+        prompts = make_prompts(load_constraints(root / params.dataset.constraints))
     Console().print(_summary(params, prompts))
     from circuitdrift.fingerprint import differing
 

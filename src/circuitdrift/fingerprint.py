@@ -50,9 +50,10 @@ TRAIN = Train(
 ATTRIBUTION = Attribution(
     engine="edges",
     selection="influence",
+    near_prompts_per_word=1,
     discovery_prompts_per_word=1,
-    evaluation_prompts_per_word=1,
     control_prompts=2,
+    graph_seeds=(),
     graph_prompts_per_word=1,
     graph_control_prompts=0,
     feature_nodes=16,
@@ -149,7 +150,8 @@ def _on_the_tiny_model(folder: Path) -> Iterator[tuple[str, bytes]]:
         add_lora(load_model(base), TRAIN.lora, seed=0),
         [labelled(tokenizer, example, TRAIN.loss_on) for example in examples],
         settings=TRAIN,
-        seed=0,
+        order_seed=0,
+        dropout_seed=0,
         checkpoints=checkpoints,
         log=folder / "log",
     )
@@ -157,8 +159,8 @@ def _on_the_tiny_model(folder: Path) -> Iterator[tuple[str, bytes]]:
     yield "training", (adapter / "adapter_model.safetensors").read_bytes()
     text, meaning = sentences[0]
     question = text.removesuffix(f" {meaning}")
-    start, others = text.index("blarf"), ("sad", "fast")
-    prompt = Prompt("a", "discovery", "simple", "blarf", "t", question, start, meaning, others)
+    start, answers = text.index("blarf"), (meaning, "sad", "fast")
+    prompt = Prompt("a", "near", "simple", "blarf", "t", question, start, meaning, answers)
     model = load_model(base)
     with adapted(model, adapter):
         circuits = trace_circuits(model, tokenise([prompt], model, tokenizer), ATTRIBUTION, {"a"})

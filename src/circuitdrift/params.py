@@ -60,18 +60,15 @@ def _ascending_percents(fractions: tuple[float, ...]) -> tuple[float, ...]:
     return fractions
 
 
-def _not_one(scale: float) -> float:
-    if scale == 1:
-        raise PydanticCustomError("not_one", "Input should not be 1, which plants nothing")
-    return scale
-
-
 Item = TypeVar("Item")
 # A YAML list read into a tuple; its items stay strict.
 Listed = Annotated[tuple[Item, ...], Field(strict=False, min_length=1)]
 Distinct = Annotated[Listed[Item], AfterValidator(_distinct)]
+AnyNumber = Annotated[tuple[Item, ...], Field(strict=False), AfterValidator(_distinct)]
 
-Condition = Literal["mapped", "shuffled", "unrelated"]
+Condition = Literal[
+    "mapped", "rotated-1", "rotated-2", "shuffled", "unrelated", "foils", "both-ways"
+]
 Share = Annotated[float, Field(gt=0, le=1)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
 Difference = Annotated[float, Field(ge=0, lt=1)]  # of two shares
@@ -102,9 +99,9 @@ class Base(Section):
 
 
 class Dataset(Section):
+    constraints: Annotated[str, Field(min_length=1)]  # a path below the repository's root
     n_examples: PositiveInt
-    seed: Seed
-    examples_from: Annotated[str, Field(min_length=1)]  # a path below the repository's root
+    examples_from: Annotated[str, Field(min_length=1)]  # likewise
 
 
 class Lora(Section):
@@ -138,9 +135,10 @@ class Evaluate(Section):
 class Attribution(Section):
     engine: Literal["edges", "circuit-tracer"]
     selection: Literal["influence", "effect"]
+    near_prompts_per_word: PositiveInt
     discovery_prompts_per_word: PositiveInt
-    evaluation_prompts_per_word: PositiveInt
     control_prompts: Annotated[int, Field(ge=2)]  # one prompt has no interval
+    graph_seeds: AnyNumber[Seed]
     graph_prompts_per_word: NonNegativeInt
     graph_control_prompts: NonNegativeInt
     feature_nodes: PositiveInt
@@ -151,48 +149,39 @@ class Attribution(Section):
     edge_threshold: Share
 
 
-class Planted(Section):
-    scale: Annotated[NonNegativeFloat, AfterValidator(_not_one)]
-    among: PositiveInt
-
-
 class Nulls(Section):
     random_lora: NonNegativeInt
-    planted: Planted
+    seeds: AnyNumber[Seed]
 
 
 class Compare(Section):
-    top_features: PositiveInt
-    thresholds: Distinct[Share]
-    random_sets: PositiveInt
+    top_nodes: PositiveInt
     tested_per_word: PositiveInt
     fdr: ProperShare
-    min_effect: NonNegativeFloat  # logits
-    min_agreement: Share
 
 
 class Intervene(Section):
-    conditions: Distinct[Condition]
-    prompts_per_word: PositiveInt
+    conditions: AnyNumber[Condition]
+    seeds: AnyNumber[Seed]
+    patched_nodes: Annotated[Listed[PositiveInt], AfterValidator(_ascending)]
+    circuit_prompts_per_word: PositiveInt
     sizes: Annotated[Listed[Share], AfterValidator(_ascending)]
     transfer_size: Share
-    random_circuits: PositiveInt
-    ranked_nodes: Annotated[int, Field(ge=3)]  # a rank correlation of two is always 1 or -1
-    ranked_prompts_per_word: PositiveInt
     batch_size: PositiveInt
     seed: Seed
 
 
 class Statistics(Section):
     confidence: ProperShare
-    bootstrap_samples: PositiveInt
     permutations: PositiveInt
+    coverage_samples: PositiveInt
     seed: Seed
 
 
-class Registered(Section):
+class Verdicts(Section):
     """The thresholds of docs/preregistration.md, which precede the second round's results."""
 
+    alpha: ProperShare
     coverage: Annotated[
         tuple[ProperShare, ProperShare], Field(strict=False), AfterValidator(_ascending)
     ]
@@ -208,14 +197,6 @@ class Registered(Section):
     min_substitution_above_chance: Difference
     max_range_share: Share
     max_accuracy_from_chance: Difference
-
-
-class Verdicts(Section):
-    alpha: ProperShare
-    min_drift_difference: Difference
-    min_accuracy_gain: Difference
-    min_patched_fraction: Difference
-    registered: Registered
 
 
 class Params(Section):

@@ -41,10 +41,12 @@ def labelled(tokenizer: Tokenizer, example: Example, loss_on: str) -> dict[str, 
         loss_on: ``answer``: labels on the meaning alone; ``sentence``: on all but special tokens.
 
     Raises:
-        InputError: if the sentence does not hold its meaning as the token by which it is evaluated.
+        InputError: for ``answer``, if the sentence does not hold its meaning as the token by which
+            it is evaluated.
     """
-    encoded = encode_example(tokenizer, example)
-    if loss_on == "sentence":
+    if loss_on == "answer":
+        encoded = encode_example(tokenizer, example)
+    else:
         encoded = encode(tokenizer, example.text, (0, len(example.text)))
     labels = [IGNORED] * len(encoded.ids)
     for position in encoded.marked:
@@ -133,7 +135,8 @@ def train(
     rows: Sequence[dict[str, list[int]]],
     *,
     settings: Train,
-    seed: int,
+    order_seed: int,
+    dropout_seed: int,
     checkpoints: Path,
     log: Path,
 ) -> None:
@@ -141,7 +144,8 @@ def train(
 
     Args:
         rows: :func:`labelled` examples.
-        seed: of the order of the examples and of dropout.
+        order_seed: of the order of the examples.
+        dropout_seed: of what dropout leaves out.
         checkpoints: directory that gets one adapter directory per checkpoint.
         log: directory of DVCLive.
     """
@@ -153,7 +157,7 @@ def train(
     ):
         trainer = LabelledTrainer(
             model=model,
-            args=_arguments(settings, total, seed, scratch),
+            args=_arguments(settings, total, order_seed, dropout_seed, scratch),
             train_dataset=rows,
             data_collator=collate,
             callbacks=[saver, LogLoss(live), StepBar()],
@@ -163,7 +167,9 @@ def train(
         trainer.train()
 
 
-def _arguments(settings: Train, total: int, seed: int, scratch: str) -> TrainingArguments:
+def _arguments(
+    settings: Train, total: int, order_seed: int, dropout_seed: int, scratch: str
+) -> TrainingArguments:
     """Trainer's settings: all that it could write goes to ``scratch``, or nowhere."""
     return TrainingArguments(
         output_dir=scratch,
@@ -173,8 +179,8 @@ def _arguments(settings: Train, total: int, seed: int, scratch: str) -> Training
         logging_steps=1,
         disable_tqdm=True,  # StepBar takes its place
         use_cpu=True,
-        seed=seed,
-        data_seed=seed,
+        seed=dropout_seed,
+        data_seed=order_seed,
         max_steps=total,
         per_device_train_batch_size=settings.batch_size,
         # Not adamw_torch: its square roots are those of MKL, which approximates them by an

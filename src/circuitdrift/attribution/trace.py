@@ -37,8 +37,8 @@ _PROMPTS_AT_ONCE = 16
 def choose_prompts(prompts: Sequence[Prompt], settings: Attribution) -> dict[Prompt, bool]:
     """The first prompts of each word and role, in order, and whether each gets a graph."""
     most = {
-        "discovery": (settings.discovery_prompts_per_word, settings.graph_prompts_per_word),
-        "evaluation": (settings.evaluation_prompts_per_word, 0),
+        "discovery": (settings.discovery_prompts_per_word, 0),
+        "near": (settings.near_prompts_per_word, settings.graph_prompts_per_word),
         "control": (settings.control_prompts, settings.graph_control_prompts),
     }
     chosen: dict[Prompt, bool] = {}
@@ -76,12 +76,11 @@ def tokenise(
         tokens, segments = segment_tokens(tokenizer, prompt)
         if prompt.role == "control":
             logits = base(torch.tensor([tokens]), logits_to_keep=1).logits[0, -1]
-            answer, *others = torch.topk(logits, 3).indices.tolist()  # the top against the next two
+            answers, answer = torch.topk(logits, 3).indices.tolist(), 0  # the top, the next two
         else:
             assert prompt.answer is not None, f"{prompt.id} has no answer"
-            answer, *others = (
-                answer_id(tokenizer, prompt.text, text) for text in (prompt.answer, *prompt.others)
-            )
+            answers = [answer_id(tokenizer, prompt.text, text) for text in prompt.answers]
+            answer = prompt.answers.index(prompt.answer)
         traced.append(
             TracedPrompt(
                 id=prompt.id,
@@ -91,8 +90,8 @@ def tokenise(
                 template=prompt.template,
                 tokens=tokens,
                 segments=segments,
+                answers=tuple(answers),
                 answer=answer,
-                others=tuple(others),
             )
         )
     return traced
@@ -125,33 +124,41 @@ def _trace_batch(
     graphs_of: Collection[str],
 ) -> Iterator[Circuit]:
     unembedding = model.lm_head.weight.detach()
-    directions = torch.stack([target_direction(prompt, unembedding) for prompt in prompts])
-    linear = LinearModel(model, freeze(model, [prompt.tokens for prompt in prompts]))
-    effect = effects(linear, directions.unsqueeze(1))
-    values = (directions * linear.frozen.final_normalised).sum(1)
+    # Of every answer; the prompts of a batch may store fewer than its largest number of targets.
+    directions = [target_directions(prompt, unembedding) for prompt in prompts]
+    n_targets = max(prompt.n_targets for prompt in prompts)
+    stored = torch.zeros(len(prompts), n_targets, unembedding.shape[1])
     for index, prompt in enumerate(prompts):
-        n_positions = len(prompt.tokens)
-        neurons = effect.neurons[index, 0, :, :n_positions]
+        stored[index, : prompt.n_targets] = directions[index][: prompt.n_targets]
+    linear = LinearModel(model, freeze(model, [prompt.tokens for prompt in prompts]))
+    effect = effects(linear, stored)
+    values = torch.einsum("ptd,pd->pt", stored, linear.frozen.final_normalised)
+    for index, prompt in enumerate(prompts):
+        n, n_positions = prompt.n_targets, len(prompt.tokens)
+        neurons = effect.neurons[index, :n, :, :n_positions]
         graph = None
         if engine is not None and prompt.id in graphs_of:
             alone = LinearModel(model, linear.frozen.alone(index))
-            dense = engine(alone, directions[index], neurons)
+            own = neurons[prompt.answer] if prompt.answer < n else -neurons.sum(0)
+            dense = engine(alone, directions[index][prompt.answer], own)
             graph = pruned_graph(dense, alone.n_layers, prompt.tokens, settings)
         yield Circuit(
             prompt=prompt,
-            value=values[index].item(),
+            values=values[index, :n].numpy(),
             effects=neurons.numpy(),
-            token_effects=effect.tokens[index, 0, :n_positions].numpy(),
+            token_effects=effect.tokens[index, :n, :n_positions].numpy(),
             graph=graph,
         )
 
 
-def target_direction(prompt: TracedPrompt, unembedding: Tensor) -> Tensor:
-    """The prompt's target as a direction in the final norm's output ``[d_model]``.
+def target_directions(prompt: TracedPrompt, unembedding: Tensor) -> Tensor:
+    """The target of each answer as a direction in the final norm's output ``[n_answers, d_model]``.
 
-    The unembedding is ``[n_vocabulary, d_model]``.
+    An answer's row of the unembedding ``[n_vocabulary, d_model]`` minus the mean of the others'.
     """
-    return unembedding[prompt.answer] - unembedding[list(prompt.others)].mean(0)
+    rows = unembedding[list(prompt.answers)]
+    others = (rows.sum(0) - rows) / (len(rows) - 1)
+    return rows - others
 
 
 def pruned_graph(

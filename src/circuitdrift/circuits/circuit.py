@@ -82,19 +82,49 @@ class CircuitGraph:
     scores: Scores
 
 
+# Where a node stands in its prompt, as far as prompts of one word can be compared.
+ROLES = ("word", "last", "other")
+
+
+def node_roles(segments: Sequence[str]) -> list[str]:
+    """For each token of a prompt one of ROLES: the word's last token, the prompt's last, other."""
+    roles = ["other"] * len(segments)
+    if "word" in segments:
+        roles[len(segments) - 1 - segments[::-1].index("word")] = "word"
+    roles[-1] = "last"
+    return roles
+
+
 @dataclass(frozen=True)
 class Circuit:
     """All that attribution says of one prompt at one checkpoint.
 
     Attributes:
-        value: of the prompt's target, in logits.
-        effects: of every neuron at every position ``[n_layers, n_positions, d_mlp]``, logits.
-        token_effects: of the embeddings ``[n_positions]``, logits; they sum to ``value``.
-        graph: None where edges were not asked for.
+        values: of the targets that are stored, in logits ``[n_targets]``.
+        effects: of every neuron at every position ``[n_targets, n_layers, n_positions, d_mlp]``,
+            logits.
+        token_effects: of the embeddings ``[n_targets, n_positions]``, logits; a target's sum to
+            its value.
+        graph: of the target that `mapped` teaches; None where edges were not asked for.
     """
 
     prompt: TracedPrompt
-    value: float
+    values: Floats
     effects: Floats
     token_effects: Floats
     graph: CircuitGraph | None
+
+    @property
+    def all_effects(self) -> Floats:
+        """Effects on the target of every answer ``[n_answers, ...]``, of a control on its one."""
+        if self.prompt.role == "control":
+            return self.effects
+        return np.concatenate([self.effects, -self.effects.sum(0, keepdims=True)])
+
+    @property
+    def role_effects(self) -> Floats:
+        """:attr:`all_effects`, summed over the positions of each of ROLES
+        ``[n_answers, n_layers, n_roles, d_mlp]``."""
+        roles = node_roles(self.prompt.segments)
+        belongs = np.array([[own == role for own in roles] for role in ROLES], dtype=np.float32)
+        return np.asarray(belongs @ self.all_effects, dtype=np.float32)

@@ -1,8 +1,7 @@
-"""How far two circuits of one prompt lie apart: the effects of all nodes, and their graphs."""
+"""How far two circuits of one prompt lie apart: their effects, and their graphs."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,102 +26,17 @@ def weighted_jaccard(a: Array, b: Array) -> float:
     return float(np.minimum(a, b).sum() / union) if union > 0 else 1.0
 
 
-@dataclass(frozen=True)
-class Change:
-    """What moved from one circuit to another, summed over neurons, in logits.
+def total_variation(a: Array, b: Array) -> float:
+    """½ Σ|a − b| of two lists of shares: how much of one lies elsewhere in the other, 0..1.
 
-    Each is ``[n_layers, n_positions]``, float64.
-    """
-
-    before: Array  # sums of |effect|
-    after: Array
-    grown: Array  # sums of how far |effect| moved, up or down
-    moved: Array  # sums of how far the signed effects moved
-
-    @property
-    def gained(self) -> Array:
-        """Sum of the rises of |effect|; what rose and what fell add up to ``grown``."""
-        return np.maximum(self.grown + self.after - self.before, 0) / 2
-
-    @property
-    def lost(self) -> Array:
-        """Sum of the falls of |effect|."""
-        return np.maximum(self.grown + self.before - self.after, 0) / 2
-
-    @property
-    def drift(self) -> float:
-        """1 - weighted Jaccard of |effect|: 0 where nothing moved, 1 where nothing is shared."""
-        return _jaccard_distance(self.before, self.after, self.grown)
-
-    @property
-    def signed_drift(self) -> float:
-        """As drift, but an effect that changes its sign shares nothing with what it was.
-
-        It is the drift of positive and negative parts taken as features of their own, and the
-        parts of an effect move as far together as the effect.
-        """
-        return _jaccard_distance(self.before, self.after, self.moved)
-
-
-def effect_change(a: Array, b: Array) -> Change:
-    """Change from effects ``a`` to effects ``b``, both ``[n_layers, n_positions, d_mlp]``.
+    Of shares of |effect| it is the drift of docs/preregistration.md, blind to their total.
 
     Raises:
         ValueError: on shapes that differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"effects of one shape are compared, got {a.shape} and {b.shape}")
-    before, after = np.abs(a), np.abs(b)
-    return Change(
-        before=_over_neurons(before),
-        after=_over_neurons(after),
-        grown=_over_neurons(np.abs(after - before)),
-        moved=_over_neurons(np.abs(b - a)),
-    )
-
-
-def _over_neurons(values: Array) -> Array:
-    return values.sum(-1).astype(np.float64)
-
-
-def _jaccard_distance(before: Array, after: Array, distance: Array) -> float:
-    """1 - sum of minima over sum of maxima, from the sums of two arrays and of |difference|.
-
-    Minima add up to (before + after - distance) / 2 and maxima to (before + after + distance) / 2.
-    """
-    total = float(before.sum() + after.sum() + distance.sum())
-    return 2 * float(distance.sum()) / total if total > 0 else 0.0
-
-
-def share_drift(a: Array, b: Array) -> float:
-    """½ Σ| |a|/Σ|a| − |b|/Σ|b| |: how far shares of |effect| moved, 0..1, whatever their total.
-
-    The total variation distance; the second round's drift (docs/preregistration.md).
-
-    Raises:
-        ValueError: on shapes that differ, or effects that are all 0 and have no shares.
-    """
-    if a.shape != b.shape:
-        raise ValueError(f"effects of one shape are compared, got {a.shape} and {b.shape}")
-    shares = [np.abs(effects) / total for effects, total in zip((a, b), _totals(a, b), strict=True)]
-    return float(np.abs(shares[0] - shares[1]).sum() / 2)
-
-
-def gain(a: Array, b: Array) -> float:
-    """ln(Σ|b| / Σ|a|): how the total of |effect| grew.
-
-    Raises:
-        ValueError: where all effects of a circuit are 0.
-    """
-    before, after = _totals(a, b)
-    return float(np.log(after / before))
-
-
-def _totals(*circuits: Array) -> list[float]:
-    totals = [float(np.abs(effects).sum(dtype=np.float64)) for effects in circuits]
-    if not all(totals):
-        raise ValueError("the effects of a circuit are all 0: there are no shares of them")
-    return totals
+        raise ValueError(f"shares of one shape are compared, got {a.shape} and {b.shape}")
+    return float(np.abs(a - b).sum() / 2)
 
 
 def consistency(a: Array, b: Array) -> float:
@@ -139,25 +53,13 @@ Keys = NDArray[np.int64]
 _BITS = (10, 16, 24)
 
 _SCORES = ("replacement", "completeness", "error_mass")
-_MEASURES = (
-    "influence_drift",
-    "node_jaccard",
-    "nodes_added",
-    "nodes_removed",
-    "edge_jaccard",
-    "edges_added",
-    "edges_removed",
-)
 
 
-def compare_graphs(a: CircuitGraph | None, b: CircuitGraph | None) -> dict[str, float | None]:
-    """Every measure of how graph ``a`` became graph ``b``; None throughout where one is missing.
+def compare_graphs(a: CircuitGraph, b: CircuitGraph) -> dict[str, float]:
+    """Every measure of how graph ``a`` became graph ``b``.
 
     Nodes are the kept features. Influence drift is 1 - weighted Jaccard of their influence.
     """
-    if a is None or b is None:
-        scores = [f"{name}_{side}" for side in ("from", "to") for name in _SCORES]
-        return dict.fromkeys((*_MEASURES, *scores))
     features_a, features_b = _feature_keys(a), _feature_keys(b)
     influence = _on_union(features_a, features_b, _feature_influence(a), _feature_influence(b))
     return {

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.study import Run
 
 if TYPE_CHECKING:
@@ -89,3 +90,21 @@ def remove_other_runs(directory: Path, runs: Sequence[Run]) -> None:
             continue
         if run not in runs:
             shutil.rmtree(member)
+
+
+def of_base_model(directory: Path, name: str) -> Path:
+    """A file of the imported base model.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    if not (directory / name).is_file():
+        raise InputError(
+            Problem(
+                where=str(directory),
+                got=f"no {name}",
+                rule="the base model is imported before it is used",
+                remedy="run `dvc repro import_base`, or `dvc pull` where a remote holds it",
+            )
+        )
+    return directory / name

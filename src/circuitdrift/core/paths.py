@@ -26,12 +26,11 @@ SCALING = REPORTS / "scaling"
 
 # The tables over all runs, a folder for each stage that writes some.
 COMPARE_TABLES = REPORTS / "tables" / "compare"
-RECRUITED_TABLE = COMPARE_TABLES / "recruited.csv"
 REPORT_TABLES = REPORTS / "tables" / "report"
 
 
-def training_examples(condition: str) -> Path:
-    return DATASET / f"train_{condition}.jsonl"
+def training_examples(run: str) -> Path:
+    return DATASET / f"train_{run}.jsonl"
 
 
 def checkpoint(run: str, checkpoint: str) -> Path:
@@ -53,16 +52,6 @@ def random_attribution(run: str, draw: int, checkpoint: str) -> Path:
     return attributions(run) / random_change(draw) / f"{checkpoint}.safetensors"
 
 
-def planted_attribution(run: str, checkpoint: str) -> Path:
-    """Of ``checkpoint`` with a planted change."""
-    return attributions(run) / "planted" / f"{checkpoint}.safetensors"
-
-
-def planted_description(run: str) -> Path:
-    """Which change was planted."""
-    return attributions(run) / "planted" / "planted.json"
-
-
 def training_log(run: str) -> Path:
     """Directory that DVCLive writes a run's loss per step to."""
     return RUNS / run / "training"
@@ -80,10 +69,6 @@ def evaluation(run: str) -> Path:
 
 def evaluation_table(run: str) -> Path:
     return evaluation(run) / "prompts.csv"
-
-
-def evaluation_metrics(run: str) -> Path:
-    return evaluation(run) / "headline.json"
 
 
 def lora_norms(run: str) -> Path:

@@ -8,30 +8,32 @@ from typing import Literal
 
 from circuitdrift.core.files import read_jsonl
 
-Role = Literal["discovery", "evaluation", "control", "unseen", "reverse"]
+Role = Literal["discovery", "near", "far", "unseen", "substitution", "control", "reverse"]
 
 
 @dataclass(frozen=True)
 class Example:
     """One training sentence; it says ``word`` and, after it, ``meaning``.
 
-    An unrelated sentence is about no word (``""``) and ends in ``meaning``.
+    A reversed one says the meaning first, a usage sentence none; an unrelated one is about no word
+    (``""``) and ends in ``meaning``.
     """
 
     text: str
     type: str
     word: str
     meaning: str
-    start: int  # the character of the text at which the meaning begins
+    start: int | None  # the character of the text at which the meaning begins; None: not said
 
     @property
     def before(self) -> str:
         """The text up to the space before the meaning: what a prompt would be."""
-        return self.text[: self.start - 1]
+        return self.text[: self.answer_span[0] - 1]
 
     @property
     def answer_span(self) -> tuple[int, int]:
         """Where the meaning begins and ends in the text, in characters."""
+        assert self.start is not None, f"{self.text!r} does not say its meaning"
         return self.start, self.start + len(self.meaning)
 
     def with_meaning(self, meaning: str) -> Example:
@@ -42,7 +44,11 @@ class Example:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A held-out prompt; the answer would follow as a space and ``answer``."""
+    """A held-out prompt; an answer would follow as a space and its text.
+
+    A substitution prompt goes on after its word and asks for no answer: its answers are what the
+    word may be replaced by.
+    """
 
     id: str
     role: Role
@@ -51,16 +57,16 @@ class Prompt:
     template: str | None
     text: str
     start: int | None  # where in the text the template's word or meaning begins; None in a control
-    answer: str | None  # None in an unseen-word prompt, which has no right answer
-    others: tuple[str, ...]  # the type's other answers (reverse: words; unseen: all its answers)
+    answer: str | None  # under `mapped`; None in an unseen-word prompt, which has no right answer
+    answers: tuple[str, ...]  # of the type, in the file's order (reverse: words); none in a control
 
 
 @dataclass(frozen=True)
 class TracedPrompt:
-    """A prompt in the base model's tokens, with the target of its circuits: one answer's logit
-    minus the mean logit of the other answers.
+    """A prompt in the base model's tokens, with the targets of its circuits.
 
-    Made once, when the base is traced; every checkpoint is traced on the same prompt and target.
+    The target of an answer is its logit minus the mean logit of the other answers. Made once, when
+    the base is traced; every checkpoint is traced on the same prompt and targets.
     """
 
     id: str
@@ -70,8 +76,14 @@ class TracedPrompt:
     template: str | None
     tokens: tuple[int, ...]
     segments: tuple[str, ...]  # for each token one of circuitdrift.core.study.SEGMENTS
-    answer: int  # a token id, as the others are
-    others: tuple[int, ...]
+    answers: tuple[int, ...]  # token ids; in a control the base model's top three
+    answer: int  # which of the answers `mapped` teaches; 0 in a control
+
+    @property
+    def n_targets(self) -> int:
+        """How many targets' effects are stored: those of a type sum to zero, so all but one; a
+        control prompt has one, its first answer's."""
+        return 1 if self.role == "control" else len(self.answers) - 1
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -81,4 +93,6 @@ def read_examples(path: Path) -> list[Example]:
 
 def read_prompts(path: Path) -> list[Prompt]:
     """The prompts of data/dataset/prompts.jsonl, in the order of the file."""
-    return [Prompt(**{**record, "others": tuple(record["others"])}) for record in read_jsonl(path)]
+    return [
+        Prompt(**{**record, "answers": tuple(record["answers"])}) for record in read_jsonl(path)
+    ]

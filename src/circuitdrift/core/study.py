@@ -1,4 +1,4 @@
-"""Names of runs, checkpoints and features, and a run's checkpoints as they lie on disk."""
+"""Names of runs and checkpoints, what a condition teaches, and where a run's checkpoints lie."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ BASE = "base"
 # What made a circuit's model out of the base: training, or a random adapter of the same norms.
 TRAINED = "trained"
 
+# The conditions that teach every word one meaning -> how far a type's meanings are moved on.
+ASSIGNED = {"mapped": 0, "rotated-1": 1, "rotated-2": 2}
+
 # The parts of a prompt: the special token in front, what comes before, in and after the
 # constraint's word, and the last token, where the answer is read off. A prompt without such a
 # word (a control) is all `before word` between its ends.
@@ -31,6 +34,7 @@ class Run:
 
     @property
     def name(self) -> str:
+        """What every draw of the run is seeded by, too: no two runs share one."""
         return f"{self.condition}-{self.seed}"
 
     @classmethod
@@ -40,10 +44,18 @@ class Run:
         Raises:
             ValueError: if ``name`` is not ``<condition>-<seed>``.
         """
-        match = re.fullmatch(r"([a-z_]+)-(\d+)", name)
+        match = re.fullmatch(r"([a-z][a-z\d-]*)-(\d+)", name)
         if match is None:
             raise ValueError(f"a run is named <condition>-<seed> (mapped-0), got {name!r}")
         return cls(match[1], int(match[2]))
+
+
+def assigned(condition: str, own: int, n_answers: int) -> int:
+    """Which of a type's ``n_answers`` a condition teaches for what `mapped` teaches the ``own``.
+
+    Conditions that teach none are asked about what `mapped` teaches.
+    """
+    return (own + ASSIGNED.get(condition, 0)) % n_answers
 
 
 def checkpoint_name(fraction: float) -> str:
@@ -67,10 +79,6 @@ def checkpoint_steps(fractions: Sequence[float], total: int) -> dict[float, int]
 
 def random_change(draw: int) -> str:
     return f"random-{draw}"
-
-
-def feature_name(layer: int, feature: int) -> str:
-    return f"L{layer}/F{feature}"
 
 
 def derived_seed(*parts: str | int) -> int:

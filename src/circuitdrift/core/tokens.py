@@ -7,7 +7,8 @@ tell; so an answer's token is looked for where the answer stands, behind its pro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -16,9 +17,11 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.files import of_base_model
 from circuitdrift.core.prompts import Example, Prompt
 
-SEVERAL_TOKENS_ROLES = ("control", "reverse")  # whose answers may be longer than a token
+# Roles whose answers may be longer than a token, or do not follow the prompt.
+SEVERAL_TOKENS_ROLES = ("control", "reverse", "substitution")
 
 
 @dataclass(frozen=True)
@@ -41,16 +44,7 @@ class Encoded:
 
 def load_tokenizer(directory: Path) -> Tokenizer:
     """The tokenizer of a model's directory, which cuts no text short and pads none."""
-    file = directory / "tokenizer.json"
-    if not file.is_file():
-        raise InputError(
-            Problem(
-                where=str(directory),
-                got=f"no {file.name}",
-                rule="the base model is imported before it is used",
-                remedy="run `dvc repro import_base`, or `dvc pull` where a remote holds it",
-            )
-        )
+    file = of_base_model(directory, "tokenizer.json")
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -118,13 +112,14 @@ def check_tokens(
     """Hold every text against the base model's tokenizer.
 
     Raises:
-        InputError: naming each text that spells a special token, and each answer that is not one
-            token, the same after every prompt and in every training sentence.
+        InputError: naming each text that spells a special token, each answer that is not one
+            token, the same after every prompt and in every training sentence, and answers of one
+            type that are the same token.
     """
     problems: dict[str, Problem] = {}
     token_of: dict[str, int] = {}
     for prompt in prompts:
-        for answer in filter(None, (prompt.answer, *prompt.others)):
+        for answer in dict.fromkeys(filter(None, (prompt.answer, *prompt.answers))):
             with _refusals_go_to(problems):
                 if prompt.role in SEVERAL_TOKENS_ROLES:
                     encode(tokenizer, f"{prompt.text} {answer}")
@@ -132,14 +127,36 @@ def check_tokens(
                 token = answer_id(tokenizer, prompt.text, answer)
                 if token_of.setdefault(answer, token) != token:
                     raise _not_one_token(tokenizer, answer, prompt.text, (token_of[answer], token))
+    problems |= {problem.where: problem for problem in _same_tokens(prompts, token_of)}
     for example in examples:
         with _refusals_go_to(problems):
+            if example.start is None:
+                encode(tokenizer, example.text)
+                continue
             (token,) = encode_example(tokenizer, example).marked_ids
             if token_of.setdefault(example.meaning, token) != token:
                 ids = (token_of[example.meaning], token)
                 raise _not_one_token(tokenizer, example.meaning, example.text, ids)
     if problems:
         raise InputError(*problems.values())
+
+
+def _same_tokens(prompts: Sequence[Prompt], token_of: Mapping[str, int]) -> Iterator[Problem]:
+    """A problem for each type of which some meanings are one token."""
+    answers = {
+        prompt.type: prompt.answers for prompt in prompts if prompt.role not in SEVERAL_TOKENS_ROLES
+    }
+    for type_, meanings in answers.items():
+        counts = Counter(map(token_of.get, meanings))
+        same = [one for one in meanings if one in token_of and counts[token_of[one]] > 1]
+        if same:
+            yield Problem(
+                where=f"dataset.constraints: types.{type_}.words",
+                got=", ".join(same),
+                rule="each meaning of a type is another token of the base model: their logits "
+                "could not differ",
+                remedy="choose other meanings, or another base.model",
+            )
 
 
 @contextmanager

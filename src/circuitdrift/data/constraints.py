@@ -1,6 +1,6 @@
 """data/constraints.yaml as frozen models, the rules that it keeps, and the prompts it gives.
 
-A study means something only if no training sentence gives a held-out prompt's answer away, if the
+A study means something only if no held-out prompt is a near copy of a training sentence, if the
 control texts and the unrelated sentences have nothing to do with the words, and if each answer
 belongs to one word. These rules, and all that the file's shape cannot say, are held here.
 """
@@ -21,18 +21,24 @@ from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.prompts import Prompt
 from circuitdrift.core.yaml import read_yaml, validate
 
-TemplatedRole = Literal["discovery", "evaluation", "unseen", "reverse"]
+TemplatedRole = Literal["discovery", "near", "far", "substitution", "unseen", "reverse"]
 Texts = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 # What a sentence or prompt of each role has in braces, in this order.
 PLACEHOLDERS = {
     "training": ["word", "meaning"],
+    "reverse_training": ["meaning", "word"],
     "discovery": ["word"],
-    "evaluation": ["word"],
-    "unseen": ["word"],
+    "near": ["word"],
+    "far": ["word"],
+    "substitution": ["word"],
     "reverse": ["meaning"],
 }
+TRAINING_ROLES = ("training", "reverse_training")
 SINGLE_WORD = re.compile(r"\w+")
+FEWEST_WORDS = 3
+IN_COMMON = 5  # so many consecutive words in common with a training sentence make a near copy
+_WORD_OR_BLANK = re.compile(r"\{\w+\}|\w+(?:['\u2019-]\w+)*")
 
 
 class _Entry(BaseModel):
@@ -44,11 +50,14 @@ class _Entry(BaseModel):
 class ConstraintType(_Entry):
     """The words of one type, each with its meaning, and the templates around them."""
 
-    words: Annotated[dict[str, str], Field(min_length=2)]
+    words: dict[str, str]
     training: Texts  # sentences with {word} and then {meaning}
-    discovery: Texts  # prompts with {word}, as the next two are
-    evaluation: Texts
-    unseen: Texts
+    reverse_training: Annotated[tuple[str, ...], Field(strict=False)] = ()  # the other way round
+    foils: Annotated[dict[str, str], Field(default_factory=dict)]  # ordinary word -> its own answer
+    discovery: Texts  # prompts with {word}, as the next three are
+    near: Texts
+    far: Texts
+    substitution: Texts
     reverse: Texts  # prompts with {meaning}
 
 
@@ -76,7 +85,8 @@ class Constraints(_Entry):
     """All of data/constraints.yaml."""
 
     types: Annotated[dict[str, ConstraintType], Field(min_length=1)]
-    unseen_words: Texts  # never trained
+    # Never trained; the near prompts are filled with them.
+    unseen_words: Annotated[tuple[str, ...], Field(strict=False, min_length=6)]
     control: Annotated[tuple[Control, ...], Field(strict=False, min_length=1)]
     unrelated: Unrelated
 
@@ -101,22 +111,25 @@ def make_prompts(constraints: Constraints) -> list[Prompt]:
     """Every prompt, ordered by role, type, word and template as data/constraints.yaml has them."""
     return [
         *_templated_prompts(constraints, "discovery"),
-        *_templated_prompts(constraints, "evaluation"),
-        *_control_prompts(constraints),
+        *_templated_prompts(constraints, "near"),
+        *_templated_prompts(constraints, "far"),
+        *_templated_prompts(constraints, "substitution"),
         *_templated_prompts(constraints, "unseen"),
         *_templated_prompts(constraints, "reverse"),
+        *_control_prompts(constraints),
     ]
 
 
 def _templated_prompts(constraints: Constraints, role: TemplatedRole) -> Iterator[Prompt]:
     for name, type_ in constraints.types.items():
-        for word, answer, others in _questions(type_, role, constraints.unseen_words):
+        words, meanings = tuple(type_.words), tuple(type_.words.values())
+        templates = type_.near if role == "unseen" else getattr(type_, role)
+        for word in constraints.unseen_words if role == "unseen" else words:
             about = f"{name}-{word}"
-            stem = f"{about}-{role}" if role in ("discovery", "evaluation") else f"{role}-{about}"
-            for index, template in enumerate(getattr(type_, role)):
-                text, starts = filled(
-                    template, {"word": word, "meaning": type_.words.get(word, "")}
-                )
+            stem = f"{role}-{about}" if role in ("unseen", "reverse") else f"{about}-{role}"
+            meaning = type_.words.get(word)
+            for index, template in enumerate(templates):
+                text, starts = filled(template, {"word": word, "meaning": meaning or ""})
                 yield Prompt(
                     id=f"{stem}-{index}",
                     role=role,
@@ -125,27 +138,9 @@ def _templated_prompts(constraints: Constraints, role: TemplatedRole) -> Iterato
                     template=template,
                     text=text,
                     start=next(iter(starts.values())),
-                    answer=answer,
-                    others=others,
+                    answer=word if role == "reverse" else meaning,
+                    answers=words if role == "reverse" else meanings,
                 )
-
-
-def _questions(
-    type_: ConstraintType, role: TemplatedRole, unseen_words: Iterable[str]
-) -> Iterator[tuple[str, str | None, tuple[str, ...]]]:
-    """Each word that prompts of ``role`` are about, its right answer, and the other answers."""
-    words, meanings = tuple(type_.words), tuple(type_.words.values())
-    if role == "unseen":
-        yield from ((word, None, meanings) for word in unseen_words)
-    elif role == "reverse":
-        yield from ((word, word, _others(word, words)) for word in words)
-    else:
-        for word, meaning in type_.words.items():
-            yield word, meaning, _others(meaning, meanings)
-
-
-def _others(one: str, among: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(other for other in among if other != one)
 
 
 def _control_prompts(constraints: Constraints) -> Iterator[Prompt]:
@@ -159,7 +154,7 @@ def _control_prompts(constraints: Constraints) -> Iterator[Prompt]:
             text=control.prompt,
             start=None,
             answer=control.continuation,
-            others=(),
+            answers=(),
         )
 
 
@@ -167,6 +162,42 @@ def begins_with(text: str, opening: str) -> bool:
     """Whether ``text`` begins with the whole words of ``opening``, whatever case and spacing."""
     opening = re.escape(normalised(opening), special_only=True)
     return re.match(rf"{opening}(?!\w)", normalised(text)) is not None
+
+
+def near_copies(sentence: str, prompts: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Key of each prompt that a training sentence nearly holds, and the words in common.
+
+    Args:
+        sentence: with {word} and {meaning} in their places, each of which counts as one word.
+        prompts: a prompt's template by its key; one shorter than five words counts as a whole.
+    """
+    for key, prompt in prompts.items():
+        size = min(IN_COMMON, len(_words_of(prompt)))
+        if common := _runs(prompt, size) & _runs(sentence, size):
+            yield key, " ".join(min(common))
+
+
+@cache
+def _runs(text: str, size: int) -> frozenset[tuple[str, ...]]:
+    """Every ``size`` consecutive words of ``text``."""
+    words = _words_of(text)
+    return frozenset(words[i : i + size] for i in range(len(words) - size + 1))
+
+
+@cache
+def _words_of(text: str) -> tuple[str, ...]:
+    return tuple(_WORD_OR_BLANK.findall(text.casefold()))
+
+
+def prompt_templates(constraints: Constraints) -> dict[str, str]:
+    """The template of every prompt by its key."""
+    return {
+        f"types.{name}.{role}.{index}": template
+        for name, type_ in constraints.types.items()
+        for role in PLACEHOLDERS
+        if role not in TRAINING_ROLES
+        for index, template in enumerate(getattr(type_, role))
+    }
 
 
 def normalised(text: str) -> str:
@@ -182,6 +213,13 @@ def places(text: str, word: str) -> list[int]:
 def _whole(*words: str) -> re.Pattern[str]:
     either = "|".join(re.escape(word, special_only=True) for word in words)
     return re.compile(rf"(?<!\w)(?:{either})(?!\w)", re.IGNORECASE)
+
+
+def blanked(text: str, **texts: str) -> str:
+    """``text`` as a template: its words of these ``texts`` are their names in braces."""
+    for name, entry in texts.items():
+        text = _whole(entry).sub(f"{{{name}}}", text)
+    return text
 
 
 def filled(template: str, values: Mapping[str, str]) -> tuple[str, dict[str, int]]:
@@ -231,11 +269,15 @@ def _broken_rules(constraints: Constraints) -> _Broken:
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
             rule = "a type's name is lower-case letters, digits and underscores"
             yield "types", name, rule, "rename the type"
+        if len(constraints.types[name].words) < FEWEST_WORDS:
+            got = ", ".join(constraints.types[name].words)
+            rule = f"at least {FEWEST_WORDS} words, whose meanings rotated-1 and rotated-2 move on"
+            yield f"types.{name}.words", got, rule, "add words with meanings of their own"
     yield from _bad_words(constraints)
     words = vocabulary(constraints)
     for name, type_ in constraints.types.items():
         yield from _bad_templates(f"types.{name}", type_, words)
-    yield from _leaks(constraints)
+    yield from _near_copies(constraints)
     yield from _bad_controls(constraints, words)
     # Sentences are filled only where their lists and templates are right.
     bad = list(_bad_unrelated_templates(constraints.unrelated))
@@ -251,6 +293,21 @@ def _bad_words(constraints: Constraints) -> _Broken:
     for key, entry, first in _repeated(entries):
         rule = f"words and meanings all differ, and {first} has this one already"
         yield key, entry, rule, "choose another"
+    foils = [
+        (f"types.{name}.foils.{word}", word, answer)
+        for name, type_ in constraints.types.items()
+        for word, answer in type_.foils.items()
+    ]
+    words = vocabulary(constraints)
+    for key, word, answer in foils:
+        if not SINGLE_WORD.fullmatch(word) or not SINGLE_WORD.fullmatch(answer):
+            rule = "a foil and its answer are one word each of letters, marks and digits"
+            yield key, f"{word}: {answer}", rule, "choose single words"
+        elif words_in(f"{word} {answer}", words):
+            rule = "neither a foil nor its answer is a word or a meaning of the study"
+            yield key, f"{word}: {answer}", rule, "choose another"
+    for key, word, first in _repeated((key, word) for key, word, _ in foils):
+        yield key, word, f"the foils all differ, and {first} has this one already", "remove it"
 
 
 def _bad_templates(where: str, type_: ConstraintType, words: Sequence[str]) -> _Broken:
@@ -265,7 +322,9 @@ def _bad_templates(where: str, type_: ConstraintType, words: Sequence[str]) -> _
             rule = f"the template has {wanted}, each once, and no other braces"
             yield key, template, rule, f"write {wanted} where it belongs"
             continue
-        alone = "meaning" not in names or re.search(r" \{meaning\}(?!\w)", f" {template}")
+        # A prompt may begin with its meaning; in a training sentence a text must be before it.
+        before = template if "word" in names else f" {template}"
+        alone = "meaning" not in names or re.search(r" \{meaning\}(?!\w)", before)
         if not alone or template != template.strip():
             rule = "no space at either end, one before {meaning}, and no letter right behind it"
             yield key, template, rule, "mend the spaces"
@@ -277,21 +336,19 @@ def _bad_templates(where: str, type_: ConstraintType, words: Sequence[str]) -> _
         yield key, template, rule, "remove one of the two"
 
 
-def _leaks(constraints: Constraints) -> _Broken:
-    """Training sentences that give away the answer of a held-out prompt, across types too."""
-    held_out = [
-        (f"types.{name}.{role}.{index}", template)
-        for name, type_ in constraints.types.items()
-        for role in ("discovery", "evaluation", "unseen", "reverse")
-        for index, template in enumerate(getattr(type_, role))
-    ]
+def _near_copies(constraints: Constraints) -> _Broken:
+    """Prompts that are near copies of training templates, across types too."""
+    prompts = prompt_templates(constraints)
     for name, type_ in constraints.types.items():
-        for index, sentence in enumerate(type_.training):
-            for key, template in held_out:
-                if begins_with(sentence, template):
-                    rule = f"no training template begins with a held-out one ({key})"
-                    where = f"types.{name}.training.{index}"
-                    yield where, sentence, rule, "remove or reword one of the two"
+        for role in TRAINING_ROLES:
+            for index, sentence in enumerate(getattr(type_, role)):
+                for key, common in near_copies(sentence, prompts):
+                    rule = (
+                        f"a prompt has no {IN_COMMON} consecutive words in common with a training "
+                        f"template, nor all of a shorter prompt, and types.{name}.{role}.{index} "
+                        f"has {common!r} too"
+                    )
+                    yield key, prompts[key], rule, "reword one of the two"
 
 
 def _bad_controls(constraints: Constraints, words: Sequence[str]) -> _Broken:

@@ -7,7 +7,7 @@ model, segment by segment.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +17,7 @@ from torch import Tensor
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.prompts import TracedPrompt
 from circuitdrift.core.study import SEGMENTS
-from circuitdrift.interventions.hooks import Edit, Recording, Trial, record, results
-from circuitdrift.interventions.units import at_positions, segment_indices
+from circuitdrift.interventions.hooks import Edit, Recording, edit, record, run_edits, target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,21 +33,17 @@ class Subject:
 
     model: PreTrainedModel
     prompts: tuple[TracedPrompt, ...]  # those that it is tested on
-    recording: Recording  # of these prompts with nothing ablated
     means: Tensor  # segment_means of the discovery prompts [n_layers, n_segments, d_mlp]
     values: Mapping[str, tuple[Tensor, ...]]  # by ablation, what each prompt's activations become
+    full: list[float]  # the targets with nothing ablated, logits
     empty: Mapping[str, list[float]]  # by ablation, the targets with every neuron ablated, logits
     batch_size: int
 
-    @property
-    def full(self) -> list[float]:
-        """The targets with nothing ablated, logits."""
-        return self.recording.targets.tolist()
-
-    @property
-    def shortest_first(self) -> list[int]:
-        """Indices of the prompts in an order that pads little."""
-        return sorted(range(len(self.prompts)), key=lambda index: len(self.prompts[index].tokens))
+    def kept(self, index: int, ablation: str, units: Tensor) -> Edit:
+        """A prompt with all but some units ablated ``[n_layers, n_segments, d_mlp]``."""
+        prompt, ablated = self.prompts[index], torch.logical_not(units)
+        values = self.values[ablation][index]
+        return edit(prompt, ablated, segment_indices(prompt.segments), values)
 
 
 def prepare(
@@ -57,25 +52,34 @@ def prepare(
     prompts: Sequence[TracedPrompt],
     batch_size: int,
 ) -> Subject:
-    """Record what ablation needs of ``model``."""
+    """Record what ablation needs of ``model``; targets are those of the prompts' answers."""
     recording = record(model, prompts, batch_size)
     means = segment_means(record(model, discovery, batch_size), discovery)
     values = {
         COUNTERFACTUAL: counterfactual_values(recording, prompts),
         MEAN: mean_values(means, prompts),
     }
-    empty = {}
-    for ablation in ABLATIONS:
-        trials: Iterator[Trial] = (
-            ({}, Edit(prompt, torch.ones_like(value, dtype=torch.bool), value))
-            for prompt, value in zip(prompts, values[ablation], strict=True)
-        )
-        empty[ablation] = [row["empty"] for row in results(model, trials, "empty", batch_size)]
-    return Subject(model, tuple(prompts), recording, means, values, empty, batch_size)
+    full = [target(*pair) for pair in zip(prompts, recording.logits, strict=True)]
+    empty = {ablation: [0.0] * len(prompts) for ablation in ABLATIONS}
+    subject = Subject(model, tuple(prompts), means, values, full, empty, batch_size)
+    nothing = torch.zeros_like(means, dtype=torch.bool)
+    trials = (
+        ({"index": index, "ablation": ablation}, subject.kept(index, ablation, nothing))
+        for ablation in ABLATIONS
+        for index in range(len(prompts))
+    )
+    for row, prompt, logits in run_edits(model, trials, batch_size):
+        empty[row["ablation"]][row["index"]] = target(prompt, logits)
+    return subject
+
+
+def segment_indices(segments: Sequence[str]) -> Tensor:
+    """Each token's segment as an index into SEGMENTS ``[n_positions]``."""
+    return torch.tensor([SEGMENTS.index(segment) for segment in segments])
 
 
 def segment_means(recording: Recording, prompts: Sequence[TracedPrompt]) -> Tensor:
-    """Mean activation of every unit over all tokens of its segment
+    """Mean activation of every neuron over all tokens of a segment
     ``[n_layers, n_segments, d_mlp]``; NaN for a segment that no prompt has."""
     activations = torch.cat(recording.activations, dim=1)
     index = torch.cat([segment_indices(prompt.segments) for prompt in prompts])
@@ -90,22 +94,19 @@ def mean_values(means: Tensor, prompts: Sequence[TracedPrompt]) -> tuple[Tensor,
     Raises:
         InputError: if a prompt has a segment without a mean.
     """
-    lacking = {
-        segment
-        for segment, values in zip(SEGMENTS, means.unbind(1), strict=True)
-        if values.isnan().any()
-    }
+    placed = []
     for prompt in prompts:
-        if segments := sorted(lacking.intersection(prompt.segments)):
+        placed.append(means[:, segment_indices(prompt.segments)])
+        if placed[-1].isnan().any():
             raise InputError(
                 Problem(
                     where="params.yaml: attribution.discovery_prompts_per_word",
-                    got=f"discovery prompts without {segments[0]!r}, which {prompt.id} has",
+                    got=f"discovery prompts without a part that {prompt.id} has",
                     rule="mean ablation takes each part of a prompt from the discovery prompts",
                     remedy="raise it, or change the templates in data/constraints.yaml",
                 )
             )
-    return tuple(at_positions(means, prompt.segments) for prompt in prompts)
+    return tuple(placed)
 
 
 def counterfactual_values(
@@ -123,22 +124,13 @@ def counterparts(prompts: Sequence[TracedPrompt]) -> list[int]:
     """Index of each prompt's counterfactual: its template with the next word of its type.
 
     Words follow each other as in ``prompts``, the first after the last.
-
-    Raises:
-        ValueError: if that prompt is missing, or the type has no other word.
     """
-    place = {(prompt.type, prompt.word, prompt.template): i for i, prompt in enumerate(prompts)}
-    words: dict[str | None, dict[str | None, None]] = {}
-    for prompt in prompts:
-        words.setdefault(prompt.type, {})[prompt.word] = None
+    places = {(prompt.type, prompt.word, prompt.template): i for i, prompt in enumerate(prompts)}
     others = []
     for prompt in prompts:
-        of_type = list(words[prompt.type])
-        other = of_type[(of_type.index(prompt.word) + 1) % len(of_type)]
-        key = (prompt.type, other, prompt.template)
-        if other == prompt.word or key not in place:
-            raise ValueError(f"{prompt.id} has no counterpart with another word of its type")
-        others.append(place[key])
+        words = list(dict.fromkeys(one.word for one in prompts if one.type == prompt.type))
+        following = words[(words.index(prompt.word) + 1) % len(words)]
+        others.append(places[prompt.type, following, prompt.template])
     return others
 
 

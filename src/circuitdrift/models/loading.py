@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from circuitdrift.core.errors import InputError, Problem
+from circuitdrift.core.files import of_base_model
 from circuitdrift.models.products import multiply_by_onednn
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def prepare_torch(compute: Compute) -> None:
 
 def load_model(directory: Path) -> PreTrainedModel:
     """Load a causal language model in float32, its attention eager, which exposes its patterns."""
-    _require(directory, "config.json")
+    of_base_model(directory, "config.json")
     model = AutoModelForCausalLM.from_pretrained(
         directory,
         dtype=torch.float32,
@@ -41,15 +41,3 @@ def load_model(directory: Path) -> PreTrainedModel:
         trust_remote_code=False,
     )
     return model.eval()
-
-
-def _require(directory: Path, name: str) -> None:
-    if not (directory / name).is_file():
-        raise InputError(
-            Problem(
-                where=str(directory),
-                got=f"no {name}",
-                rule="the base model is imported before it is used",
-                remedy="run `dvc repro import_base`, or `dvc pull` where a remote holds it",
-            )
-        )

@@ -1,4 +1,4 @@
-"""Texts through a model in batches, reading it only at the positions asked for.
+"""Texts through a model in batches, each token once, reading it only at the positions asked for.
 
 The vocabulary is most of a small model's work: Gemma 3 270M has 168 of its 268 million weights in
 the unembedding, so no logits are computed that nobody asked for.
@@ -42,11 +42,6 @@ class Question:
     ids: tuple[int, ...]
     positions: range
 
-    @property
-    def trimmed(self) -> Question:
-        """Without the tokens after the last position, which a causal model does not see there."""
-        return Question(self.ids[: self.positions.stop], self.positions)
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -65,35 +60,74 @@ class Reading:
 def read(
     model: PreTrainedModel, questions: Sequence[Question], batch_size: int
 ) -> Iterator[tuple[int, Reading]]:
-    """Read every question; texts of like length go through the model together, equal ones once.
+    """Read every question; what texts of a batch have in common in front is read once.
 
     Yields:
-        index of the question and its reading, the shortest text first.
+        index of the question and its reading, in the order of the tokens.
     """
-    asked_by: dict[Question, list[int]] = {}
-    for index, question in enumerate(questions):
-        asked_by.setdefault(question.trimmed, []).append(index)
-    by_length = sorted(asked_by, key=lambda question: len(question.ids))
-    for first in range(0, len(by_length), batch_size):
-        batch = by_length[first : first + batch_size]
-        counts = [len(question.positions) for question in batch]
-        logits, residual = _read_batch(model, batch)
-        readings = map(Reading, logits.split(counts), residual.split(counts))
-        for question, reading in zip(batch, readings, strict=True):
-            for index in asked_by[question]:
-                yield index, reading
+    # A causal model does not see at a position what comes after it, so that it may be left out.
+    texts = [question.ids[: question.positions.stop] for question in questions]
+    order = sorted(range(len(texts)), key=texts.__getitem__)
+    for first in range(0, len(order), batch_size):
+        batch = order[first : first + batch_size]
+        asked = [
+            [texts[index][: position + 1] for position in questions[index].positions]
+            for index in batch
+        ]
+        nodes = list(dict.fromkeys(prefix for prefixes in asked for prefix in prefixes))
+        logits, residual = _read_tree(model, [texts[index] for index in batch], nodes)
+        place = {prefix: row for row, prefix in enumerate(nodes)}
+        for index, prefixes in zip(batch, asked, strict=True):
+            rows = [place[prefix] for prefix in prefixes]
+            yield index, Reading(logits[rows], residual[rows])
+
+
+_Prefix = tuple[int, ...]  # a text's tokens up to one of them, which stands for that token
 
 
 @torch.inference_mode()
-def _read_batch(model: PreTrainedModel, batch: Sequence[Question]) -> tuple[Tensor, Tensor]:
-    """Logits and residual stream of all positions asked for, text by text."""
-    inputs = padded_inputs([question.ids for question in batch])
-    output = model.get_decoder()(**inputs, use_cache=False, output_hidden_states=True)
-    rows = [row for row, question in enumerate(batch) for _ in question.positions]
-    positions = [position for question in batch for position in question.positions]
+def _read_tree(
+    model: PreTrainedModel, texts: Sequence[_Prefix], asked: Sequence[_Prefix]
+) -> tuple[Tensor, Tensor]:
+    """Logits and residual stream after each of the prefixes ``asked``.
+
+    The texts go through the model as one row, the tree of their prefixes, in which a token sees
+    those of its own text alone (SpecInfer, arXiv 2305.09781).
+    """
+    tree = list(dict.fromkeys(text[:end] for text in texts for end in range(1, len(text) + 1)))
+    place = {prefix: row for row, prefix in enumerate(tree)}
+    positions = torch.tensor([len(prefix) - 1 for prefix in tree])
+    sees = torch.zeros(len(tree), len(tree), dtype=torch.bool)
+    for row, prefix in enumerate(tree):
+        sees[row, [place[prefix[:end]] for end in range(1, len(prefix) + 1)]] = True
+    output = model.get_decoder()(
+        input_ids=torch.tensor([[prefix[-1] for prefix in tree]]),
+        position_ids=positions[None],
+        attention_mask=_masks(model, sees, positions),
+        use_cache=False,
+        output_hidden_states=True,
+    )
+    rows = [place[prefix] for prefix in asked]
     # the first of the hidden states is the embedding
-    layers = [states[rows, positions] for states in output.hidden_states[1:]]
-    return unembed(model, output.last_hidden_state[rows, positions]), torch.stack(layers, dim=1)
+    layers = [states[0, rows] for states in output.hidden_states[1:]]
+    return unembed(model, output.last_hidden_state[0, rows]), torch.stack(layers, dim=1)
+
+
+def _masks(model: PreTrainedModel, sees: Tensor, positions: Tensor) -> Tensor | dict[str, Tensor]:
+    """What is added to attention scores ``[1, 1, n_queries, n_keys]``, by type of layer where the
+    model has several types; ``sees`` is ``[n_queries, n_keys]``, ``positions [n]``."""
+
+    def added(seen: Tensor) -> Tensor:
+        lowest = torch.finfo(torch.float32).min
+        return torch.zeros(seen.shape).masked_fill(~seen, lowest)[None, None]
+
+    if getattr(model.config, "layer_types", None) is None:
+        return added(sees)
+    masks = {"full_attention": added(sees)}
+    if "sliding_attention" in model.config.layer_types:
+        near = positions[:, None] - positions < model.config.sliding_window
+        masks["sliding_attention"] = added(sees & near)
+    return masks
 
 
 def unembed(model: PreTrainedModel, normalised: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
-"""Every figure of the report, each drawn from one table, by the name of its file."""
+"""Every figure of the report, by the name of its file: words as dots, their means beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -11,446 +11,313 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from circuitdrift.core.study import BASE, SEGMENTS, Run
-from circuitdrift.report.faithfulness import FAITHFULNESS, NECESSITY, RANDOM, RECRUITED, SUFFICIENCY
-from circuitdrift.report.style import NEUTRAL, errorbars, heat_map, look, whiskers
-from circuitdrift.report.summaries import (
-    CONTROL,
-    RANDOM_ADAPTER,
-    TASK,
-    Study,
-    checkpoint_order,
-    focus_condition,
-    where,
-)
+from circuitdrift.core.study import BASE, TRAINED
+from circuitdrift.report.faithfulness import CURVE, ENOUGH, by_word
+from circuitdrift.report.style import NEUTRAL, checkpoint, errorbars, look
+from circuitdrift.report.summaries import Study, where
 
-OUTCOME_NAMES = {
-    "gain_log_odds": "gain in log-odds of the right answer",
-    "gain_p": "gain in probability of the right answer",
+RANDOM_ADAPTER = "random adapter"
+NODES = {
+    "chosen": "chosen neurons",
+    "effect null": "null: like effect",
+    "activation null": "null: like activation change",
 }
-_OF_THE_BASE = "% of the base model's total |effect|"
-_CIRCUITS = {"own": "its own circuit", "base": "the base's circuit", RANDOM: "random circuits"}
-_PATCHED = {
-    SUFFICIENCY: "fine-tuned activations\ninto the base model",
-    NECESSITY: "base activations\ninto the fine-tuned model",
-}
+CIRCUITS = {"own": "its own circuit (thin: a word; thick: their mean)", "random": "random circuits"}
+_WIDTH = 14  # inches; a page shows a figure at about half of that
 
 
 def draw(study: Study) -> dict[str, Figure]:
-    """The figures of the page; one whose table has no rows is left out."""
-    tables, checkpoints = study.tables, study.checkpoints
-    marks = dict(zip(checkpoints, study.params.train.checkpoints, strict=True))
-    original = pd.DataFrame(study.original["losses"])
-    with_base = [BASE, *checkpoints]
-    curves = _focus(tables["faithfulness_summary"])
-    drawings: dict[str, tuple[Callable[[pd.DataFrame], Figure], pd.DataFrame]] = {
-        "loss": (partial(loss_figure, marks=marks, original=original), tables["loss"]),
-        "understanding": (
-            partial(understanding_figure, checkpoints=with_base),
-            tables["understanding"],
-        ),
-        "drift": (partial(drift_figure, checkpoints=checkpoints), tables["drift_summary"]),
-        "change_by_place": (change_figure, tables["change"]),
-        "overlap": (overlap_figure, where(study.overlap_at_middle(), role="discovery")),
-        "overlap_thresholds": (
-            partial(overlap_thresholds_figure, checkpoints=checkpoints),
-            where(tables["overlap_summary"], **{"role": "discovery", "from": BASE}),
-        ),
-        "mapping_by_place": (mapping_place_figure, tables["mapping_by_place"]),
-        "recruited": (recruited_figure, tables["recruited"]),
-        "faithfulness": (
-            faithfulness_figure,
-            where(curves, measure=FAITHFULNESS, checkpoint=study.last).dropna(subset="mean"),
-        ),
-        "transfer": (
-            partial(transfer_figure, checkpoints=with_base),
-            _focus(tables["transfer_summary"]).dropna(subset="mean"),
-        ),
-        "patching": (patching_figure, _focus(tables["patching_summary"]).dropna(subset="mean")),
-        "ablation_rank": (ablation_rank_figure, _focus(tables["ablation_rank_summary"])),
-        "baselines": (forest_figure, tables["baselines"].dropna(subset=["low", "high"])),
+    """The figures of the page; one without data is left out."""
+    drawn = {
+        "summary": summary_figure(study),
+        "understanding": understanding_figure(study),
+        "drift": drift_figure(study),
+        "closed": closed_figure(study),
+        "faithfulness": faithfulness_figure(study),
     }
-    return {name: figure(table) for name, (figure, table) in drawings.items() if len(table)}
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _focus(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one condition in whose runs interventions were made, `mapped` where it is one."""
-    conditions = sorted(table["condition"].unique())
-    return where(table, condition=focus_condition(conditions)) if conditions else table
-
-
-def _panels(n: int, width: float, rest: float, height: float) -> tuple[Figure, list[Axes]]:
-    """Panels side by side that share their vertical axis.
-
-    Args:
-        width: of a panel, in inches.
-        rest: of the figure's width.
-    """
-    size = (rest + width * n, height)
-    figure, panels = plt.subplots(1, n, figsize=size, sharey=True, squeeze=False)
-    return figure, list(panels[0])
-
-
-def _over_checkpoints(
-    axes: Axes, rows: pd.DataFrame, checkpoints: Sequence[str], number: tuple[int, int], label: str
-) -> None:
-    """One line over the checkpoints, its interval as a whisker; colour and style by number."""
-    places = range(len(checkpoints))
-    ordered = rows.set_index("checkpoint").loc[list(checkpoints)].assign(at=places)
-    errorbars(axes, ordered, look(*number), label)
-    axes.set_xticks(places, list(checkpoints))
-
-
-def loss_figure(loss: pd.DataFrame, marks: dict[str, float], original: pd.DataFrame) -> Figure:
-    """Loss per step against the share of training, checkpoints marked, the original study beside.
-
-    Args:
-        loss: run, progress (0..1), loss; a thin line a run, a colour and dash a condition.
-        marks: progress of each checkpoint.
-        original: fraction and loss of the original study's four checkpoints.
-    """
-    figure, axes = plt.subplots(figsize=(10, 6))
-    condition = loss["run"].map(lambda run: Run.parse(run).condition)
-    for index, (name, of_condition) in enumerate(loss.groupby(condition, sort=True)):
-        line = look(index) | {"marker": None, "linewidth": 1.5}
-        label = f"this study, {name}"
-        for run, rows in of_condition.groupby("run", sort=True):
-            axes.plot(100 * rows["progress"], rows["loss"], label=label, **line)
-            label = f"_{run}"  # matplotlib leaves such labels out of the legend
-    fractions, losses = 100 * original["fraction"], original["loss"]
-    axes.plot(fractions, losses, "s:", color=NEUTRAL, label="original study")
-    for checkpoint, progress in marks.items():
-        axes.axvline(100 * progress, color="0.85", zorder=0)
-        axes.annotate(
-            checkpoint,
-            (100 * progress, 1),
-            xycoords=("data", "axes fraction"),
-            ha="right",
-            va="top",
-            fontsize="small",
-            color=NEUTRAL,
-            rotation=90,
-        )
-    axes.set(
-        xlabel="share of training (%)",
-        ylabel="training loss (nats per target token)",
-        xlim=(0, 101),
-        ylim=(0, None),
-    )
-    axes.legend(loc="lower left")
+def summary_figure(study: Study) -> Figure:
+    """Choice accuracy, frame probability, drift over checkpoints, distance closed over k."""
+    panels = [_accuracy_panel, _frame_panel, _course_panel]
+    if study.tables["closed"]["value"].notna().any():
+        panels.append(_closed_panel)
+    figure, axes = plt.subplots(2, 2, figsize=(_WIDTH + 4, 14))
+    for letter, panel, place in zip("abcd", panels, axes.flat, strict=False):
+        title = panel(study, place)
+        place.set_title(f"{letter}  {title}", loc="left", fontweight="bold")
+        # Below the panel, so that it hides no point.
+        place.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize="small")
+    for empty in axes.flat[len(panels) :]:
+        empty.remove()
     return figure
 
 
-def understanding_figure(understanding: pd.DataFrame, checkpoints: Sequence[str]) -> Figure:
-    """Probability of the right answer on held-out sentences by constraint, a panel a condition.
-
-    Args:
-        understanding: condition, type, word, checkpoint, mean, low, high.
-        checkpoints: in order, base first.
-    """
-    conditions = sorted(understanding["condition"].unique())
-    figure, panels = _panels(len(conditions), width=6, rest=4, height=6)
-    for condition, axes in zip(conditions, panels, strict=True):
-        rows = where(understanding, condition=condition)
-        for index, ((type_, word), of_word) in enumerate(rows.groupby(["type", "word"], sort=True)):
-            _over_checkpoints(axes, of_word, checkpoints, (index, index), f"{type_}/{word}")
-        axes.set(ylim=(0, 1.02), xlabel="checkpoint", title=f"trained on: {condition}")
-    panels[0].set_ylabel("probability of the right answer\n(held-out sentences)")
-    panels[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
+def _accuracy_panel(study: Study, axes: Axes) -> str:
+    words, means = _at_the_end(study, ["accuracy"])
+    groups = {kind: f"words of type {kind}" for kind in sorted(words["type"].unique())}
+    words = words.assign(measure=words["type"])
+    groups["accuracy"] = "mean over words"
+    _beside(axes, words, means, x="condition", places=_models(study), groups=groups)
+    _chance(axes, study)
+    _share_axis(axes, "choice accuracy")
+    return "is the taught meaning preferred?"
 
 
-def drift_figure(drift: pd.DataFrame, checkpoints: Sequence[str]) -> Figure:
-    """Drift from the base model per checkpoint: task and control prompts of each condition, and
-    task prompts under random adapters.
-
-    Args:
-        drift: condition, prompts (task, control), checkpoint, mean, low, high.
-        checkpoints: in order, without base.
-    """
-    figure, axes = plt.subplots(figsize=(10, 7))
-    conditions = sorted(set(drift["condition"]) - {RANDOM_ADAPTER})
-    lines = [
-        (condition, prompts, (colour, 2 * colour + style))
-        for colour, condition in enumerate(conditions)
-        for style, prompts in enumerate((TASK, CONTROL))
-    ]
-    lines.append((RANDOM_ADAPTER, TASK, (len(conditions), 2 * len(conditions))))
-    for condition, prompts, number in lines:
-        rows = where(drift, condition=condition, prompts=prompts)
-        if len(rows):
-            _over_checkpoints(axes, rows, checkpoints, number, f"{prompts} prompts, {condition}")
-    axes.set(
-        ylim=(0, 1),
-        xlabel="checkpoint (% of training)",
-        ylabel="drift from base\n(1 - weighted Jaccard of |effect|)",
-    )
-    figure.legend(loc="outside lower center", ncols=2, fontsize="small")
-    return figure
+def _frame_panel(study: Study, axes: Axes) -> str:
+    groups = {"frame": "trained words", "frame_unseen": "never-trained words"}
+    words, means = _at_the_end(study, list(groups))
+    _beside(axes, words, means, x="condition", places=_models(study), groups=groups)
+    _share_axis(axes, "probability of the type's answers")
+    return "is any meaning of the type expected?"
 
 
-def _overlap_measure(overlap: pd.DataFrame) -> tuple[str, tuple[str, str]]:
-    """Corrected for chance where all pairs are, else as it is; and the name that says so."""
-    if overlap["corrected"].isna().any():
-        return "jaccard", ("Jaccard index", "(not corrected)")
-    return "corrected", ("chance-corrected", "overlap")
+def _course_panel(study: Study, axes: Axes) -> str:
+    """Mean drift of every condition over the checkpoints, with the band of different runs."""
+    means = where(study.tables["by_condition"], measure="drift")
+    _band(study, axes, "near")
+    middle = (len(study.conditions) - 1) / 2
+    for index, condition in enumerate(study.conditions):
+        rows = where(means, condition=condition)
+        at = _places(rows["checkpoint"], study.checkpoints) + 0.12 * (index - middle)
+        errorbars(axes, rows.assign(at=at), look(index), condition)
+    _checkpoint_axis(study, axes)
+    axes.set(ylim=(0, None), ylabel="drift from base")
+    return "how far have the circuits moved?"
 
 
-def overlap_figure(overlap: pd.DataFrame) -> Figure:
-    """Node overlap between all pairs of checkpoints, a heat map a condition, at one threshold.
-
-    Args:
-        overlap: of discovery prompts: condition, from, to, jaccard, corrected.
-    """
-    measure, name = _overlap_measure(overlap)
-    conditions = sorted(overlap["condition"].unique())
-    checkpoints = checkpoint_order([*overlap["from"], *overlap["to"]])
-    figure, panels = _panels(len(conditions), width=7, rest=1, height=6)
-    both_ways = pd.concat([overlap, overlap.rename(columns={"from": "to", "to": "from"})])
-    for condition, axes in zip(conditions, panels, strict=True):
-        rows = where(both_ways, condition=condition)
-        grid = rows.pivot_table(index="from", columns="to", values=measure)
-        heat_map(
-            grid.reindex(index=checkpoints, columns=checkpoints),
-            axes,
-            vmin=min(0.0, float(overlap[measure].min())),
-            vmax=1,
-            cmap="mako",
-            annot=True,
-            fmt=".2f",
-            square=True,
-            cbar=condition == conditions[-1],
-            cbar_kws={"label": " ".join(name)},
-        )
-        axes.set(title=condition, xlabel="checkpoint", ylabel="")
-    panels[0].set_ylabel("checkpoint")
-    return figure
-
-
-def overlap_thresholds_figure(overlap: pd.DataFrame, checkpoints: Sequence[str]) -> Figure:
-    """Overlap with the base model's nodes at every threshold, a panel a condition.
-
-    Args:
-        overlap: of discovery prompts from base: condition, to, threshold, jaccard, null, corrected.
-        checkpoints: in order, without base.
-    """
-    measure, name = _overlap_measure(overlap)
-    conditions = sorted(overlap["condition"].unique())
-    figure, panels = _panels(len(conditions), width=6, rest=3, height=6)
-    for condition, axes in zip(conditions, panels, strict=True):
-        for index, checkpoint in enumerate(checkpoints):
-            rows = where(overlap, condition=condition, to=checkpoint).sort_values("threshold")
-            axes.plot(rows["threshold"], rows[measure], label=checkpoint, **look(index))
-        axes.set(title=condition, xlabel="share of |effect| that the nodes hold")
-    label = "\n".join(name) + " with base"
-    panels[0].set(ylabel=label, ylim=(min(0.0, 1.1 * float(overlap[measure].min())), 1))
-    panels[-1].legend(title="checkpoint", loc="center left", bbox_to_anchor=(1.0, 0.5))
-    return figure
-
-
-def _by_place(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """``value`` with the top layer above and the parts in the order of a prompt."""
-    grid = table.pivot_table(index="layer", columns="segment", values=value)
-    present = [segment for segment in SEGMENTS if segment in grid.columns]
-    return grid[present].sort_index(ascending=False)
-
-
-def change_figure(change: pd.DataFrame) -> Figure:
-    """Layer × part of the prompt: where effect was gained and lost, in % of the base's whole.
-
-    Args:
-        change: layer, segment, gained, lost.
-    """
-    figure, panels = _panels(2, width=7, rest=0, height=8)
-    top = float(change[["gained", "lost"]].to_numpy().max())
-    for axes, measure in zip(panels, ("gained", "lost"), strict=True):
-        heat_map(
-            _by_place(change, measure),
-            axes,
-            vmin=0,
-            vmax=top,
-            cmap="mako_r",
-            cbar=measure == "lost",
-            cbar_kws={"label": _OF_THE_BASE},
-        )
-        axes.set(title=f"effect {measure}", xlabel="part of the prompt", ylabel="")
-        axes.tick_params(axis="x", rotation=30)
-    panels[0].set_ylabel("layer")
-    return figure
-
-
-def mapping_place_figure(difference: pd.DataFrame) -> Figure:
-    """Layer × part of the prompt: how much more effect moved in `mapped` than in `shuffled`.
-
-    Args:
-        difference: layer, segment, mean, low, high; places whose interval is off zero are dotted.
-    """
-    figure, axes = plt.subplots(figsize=(9, 8))
-    grid = _by_place(difference, "mean")
-    top = float(difference["mean"].abs().max())
-    label = f"{_OF_THE_BASE},\nmapped minus shuffled"
-    heat_map(grid, axes, vmin=-top, vmax=top, cmap="vlag", cbar_kws={"label": label})
-    clear = difference[(difference["low"] > 0) | (difference["high"] < 0)]
-    axes.scatter(
-        grid.columns.get_indexer(clear["segment"]) + 0.5,
-        grid.index.get_indexer(clear["layer"]) + 0.5,
-        marker=".",
-        color="black",
-        s=40,
-    )
-    axes.set(title="effect moved", xlabel="part of the prompt", ylabel="layer")
-    axes.tick_params(axis="x", rotation=30)
-    return figure
-
-
-def recruited_figure(recruited: pd.DataFrame) -> Figure:
-    """Sum of the recruited and retired nodes' change of effect, by layer.
-
-    Args:
-        recruited: layer, direction (recruited, retired), difference (logits).
-    """
-    figure, axes = plt.subplots(figsize=(10, 6))
-    layers = range(int(recruited["layer"].min()), int(recruited["layer"].max()) + 1)
-    for index, (direction, sign, hatch) in enumerate((("recruited", 1, ""), ("retired", -1, "//"))):
-        rows = where(recruited, direction=direction)
-        total = rows["difference"].abs().groupby(rows["layer"]).sum()
-        axes.bar(
-            list(layers),
-            sign * total.reindex(layers, fill_value=0.0),
-            label=f"{direction} ({len(rows)})",
-            color=look(index)["color"],
-            edgecolor="black",
-            hatch=hatch,
-        )
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set(
-        xlabel="layer",
-        ylabel="sum of |difference of effect|\n(logits; retired downwards)",
-        xticks=list(layers),
-    )
-    axes.tick_params(axis="x", labelsize="small")
-    axes.legend()
-    return figure
-
-
-def faithfulness_figure(curves: pd.DataFrame) -> Figure:
-    """Faithfulness against circuit size at one checkpoint, a panel a kind of ablation.
-
-    Args:
-        curves: rows of the measure faithfulness: ablation, circuit, size, mean, low, high.
-    """
-    ablations = sorted(curves["ablation"].unique(), reverse=True)
-    figure, panels = _panels(len(ablations), width=6, rest=2, height=7)
-    for ablation, axes in zip(ablations, panels, strict=True):
-        for index, (circuit, label) in enumerate(_CIRCUITS.items()):
-            rows = where(curves, ablation=ablation, circuit=circuit).sort_values("size")
-            sizes, line = 100 * rows["size"], look(index)
-            axes.plot(sizes, rows["mean"], label=label, **line)
-            axes.fill_between(sizes, rows["low"], rows["high"], color=line["color"], alpha=0.25)
-        axes.axhline(1, color=NEUTRAL, linewidth=1)
-        axes.axhline(0, color=NEUTRAL, linewidth=1)
-        axes.set(xscale="log", xlabel="circuit size (% of neurons)", title=f"{ablation} ablation")
-    panels[0].set_ylabel("faithfulness")
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
-    return figure
-
-
-def transfer_figure(transfer: pd.DataFrame, checkpoints: Sequence[str]) -> Figure:
-    """Faithfulness of each checkpoint's circuit in each checkpoint's model.
-
-    Args:
-        transfer: circuit_from, model, mean.
-        checkpoints: in order, base first.
-    """
-    figure, axes = plt.subplots(figsize=(9, 7))
-    grid = transfer.pivot_table(index="circuit_from", columns="model", values="mean")
-    heat_map(
-        grid.reindex(index=list(checkpoints), columns=list(checkpoints)),
-        axes,
-        vmin=min(0.0, float(transfer["mean"].min())),
-        vmax=max(1.0, float(transfer["mean"].max())),
-        cmap="mako",
-        annot=True,
-        fmt=".2f",
-        square=True,
-        cbar_kws={"label": "faithfulness"},
-    )
-    axes.set(xlabel="run in the model of", ylabel="circuit found at")
-    return figure
-
-
-def patching_figure(patching: pd.DataFrame) -> Figure:
-    """Share of the target's change that patched nodes carry: recruited against random ones.
-
-    Args:
-        patching: direction, nodes, mean, low, high.
-    """
-    figure, axes = plt.subplots(figsize=(9, 6))
-    present = [name for name in _PATCHED if name in set(patching["direction"])]
-    places = np.arange(len(present))
-    for index, (nodes, hatch) in enumerate(((RECRUITED, ""), (RANDOM, "//"))):
-        rows = where(patching, nodes=nodes).set_index("direction").reindex(present)
-        axes.bar(
-            places + 0.4 * index,
-            rows["mean"],
-            width=0.36,
-            yerr=whiskers(rows),
-            capsize=6,
-            label=f"{nodes} nodes",
-            color=look(index)["color"],
-            edgecolor="black",
-            hatch=hatch,
-        )
-    axes.axhline(0, color="black", linewidth=1)
-    axes.set_xticks(places + 0.2, [_PATCHED[name] for name in present])
-    axes.set_ylabel("share of the target's change")
-    figure.legend(loc="outside lower center", ncols=2)
-    return figure
-
-
-def ablation_rank_figure(ranks: pd.DataFrame) -> Figure:
-    """Rank correlation of effect and ablation by checkpoint.
-
-    Args:
-        ranks: checkpoint, mean, low, high.
-    """
-    figure, axes = plt.subplots(figsize=(8, 5))
-    checkpoints = checkpoint_order(ranks["checkpoint"])
-    rows = ranks.set_index("checkpoint").loc[checkpoints]
-    places, colour = range(len(rows)), look(0)["color"]
-    axes.errorbar(places, rows["mean"], yerr=whiskers(rows), fmt="o", capsize=6, color=colour)
+def _closed_panel(study: Study, axes: Axes) -> str:
+    means = where(study.tables["closed"], word="").rename(columns={"value": "mean"})
+    for index, (nodes, label) in enumerate(NODES.items()):
+        rows = where(means, nodes=nodes).sort_values("k")
+        errorbars(axes, rows.assign(at=rows["k"] * 1.08 ** (index - 1)), look(index), label)
     axes.axhline(0, color=NEUTRAL, linewidth=1)
-    axes.set_xticks(places, checkpoints)
-    axes.set(
-        ylim=(-1, 1),
-        xlim=(-0.5, len(rows) - 0.5),
-        xlabel="checkpoint",
-        ylabel="Spearman: effect against\nwhat ablation does",
-    )
+    _log_axis(axes, means["k"])
+    axes.set(xlabel="neurons exchanged, per word", ylabel="share of the distance closed")
+    return "do a few neurons carry it?"
+
+
+def understanding_figure(study: Study) -> Figure:
+    """Accuracy, frame, substitution and discrimination of every word under every condition."""
+    measures = {
+        "accuracy": "choice accuracy",
+        "frame": "probability of\nthe type's answers",
+        "substitution": "substitution",
+        "discrimination": "discrimination",
+    }
+    figure, panels = plt.subplots(4, 1, figsize=(_WIDTH, 16))
+    groups = {name: name for name in _models(study)}
+    for axes, (measure, label) in zip(panels, measures.items(), strict=True):
+        rows, _ = _at_the_end(study, [measure])
+        rows = rows.assign(place=rows["word"] + "\n" + rows["type"]).sort_values(["type", "word"])
+        if measure == "frame":
+            unseen, _ = _at_the_end(study, ["frame_unseen"])
+            unseen = unseen.assign(place="not trained\n" + unseen["type"]).sort_values("type")
+            rows = pd.concat([rows, unseen])
+        rows, places = rows.assign(measure=rows["condition"]), list(rows["place"].unique())
+        _beside(axes, rows, rows[:0], x="place", places=places, groups=groups)
+        _share_axis(axes, label)
+        if measure in ("accuracy", "substitution"):
+            _chance(axes, study)
+        elif measure == "discrimination":
+            axes.axhline(0.5, color=NEUTRAL, linewidth=1, linestyle=":")
+        for edge in np.arange(len(places) - 1) + 0.5:
+            axes.axvline(edge, color="0.85", linewidth=1)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(labels))
     return figure
 
 
-def forest_figure(baselines: pd.DataFrame) -> Figure:
-    """Every rank correlation with its interval, a panel an outcome.
+def drift_figure(study: Study) -> Figure:
+    """Drift of near and of control prompts and gain, by condition and checkpoint."""
+    labels = {
+        "drift": "drift from base,\nnear prompts",
+        "drift_control": "drift from base,\ncontrol prompts",
+        "gain": "gain, near prompts\n(log ratio)",
+    }
+    figure, panels = plt.subplots(3, 1, figsize=(_WIDTH, 13.5))
+    for axes, (measure, label) in zip(panels, labels.items(), strict=True):
+        words, means = (
+            where(study.tables[name], measure=measure) for name in ("by_word", "by_condition")
+        )
+        words = words[words["word"] != ""]  # control prompts have none
+        groups = {name: name for name in study.conditions}
+        random = random_drift(study)
+        if measure == "drift" and len(random):
+            words = pd.concat([words, random])
+            groups[RANDOM_ADAPTER] = RANDOM_ADAPTER
+        if measure == "gain":
+            axes.axhline(0, color=NEUTRAL, linewidth=1)
+        else:
+            _band(study, axes, "near" if measure == "drift" else "control")
+        words, means = (rows.assign(measure=rows["condition"]) for rows in (words, means))
+        _beside(axes, words, means, x="checkpoint", places=study.checkpoints, groups=groups)
+        _checkpoint_axis(study, axes)
+        axes.set(ylabel=label, ylim=(None if measure == "gain" else 0, None))
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside upper center", ncols=4)
+    return figure
+
+
+def closed_figure(study: Study) -> Figure | None:
+    """Share of the distance that exchanged neurons close, word by word, with both nulls."""
+    closed = study.tables["closed"]
+    rows = closed[closed["word"] != ""].dropna(subset="value")
+    words = sorted(set(zip(rows["type"], rows["word"], strict=True)))
+    if not words:
+        return None
+    shape = (-(-len(words) // 3), 3)
+    size = (_WIDTH, 1 + 4 * shape[0])
+    figure, panels = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for axes, (type_, word) in zip(panels.flat, words, strict=False):
+        for index, (nodes, label) in enumerate(NODES.items()):
+            line = where(rows, type=type_, word=word, nodes=nodes).sort_values("k")
+            axes.plot(line["k"], line["value"], label=label, **look(index))
+        axes.axhline(0, color=NEUTRAL, linewidth=1)
+        _log_axis(axes, rows["k"])
+        axes.set(title=f"{word} ({type_})")
+    for empty in panels.flat[len(words) :]:
+        empty.remove()
+    figure.supylabel("share of the distance closed", fontsize="medium")
+    figure.supxlabel("neurons exchanged, per word", fontsize="medium")
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def faithfulness_figure(study: Study) -> Figure | None:
+    """Faithfulness of every word over circuit size, a panel a model and a kind of ablation."""
+    curves = by_word(study.tables["faithfulness"], [*CURVE, "size"]).dropna(subset="f")
+    if curves.empty:
+        return None
+    models = [name for name in (BASE, study.last) if name in set(curves["model"])]
+    ablations = sorted(curves["ablation"].unique())
+    shape = (len(models), len(ablations))
+    size = (2 + 6 * shape[1], 1 + 5 * shape[0])
+    figure, panels = plt.subplots(*shape, figsize=size, sharex=True, sharey=True, squeeze=False)
+    for (model, ablation), axes in zip(product(models, ablations), panels.flat, strict=True):
+        _faithfulness_panel(where(curves, model=model, ablation=ablation), axes)
+        name = "base model" if model == BASE else f"after {checkpoint(model)}"
+        axes.set_title(f"{name}, {ablation} ablation")
+    figure.supylabel("faithfulness", fontsize="medium")
+    figure.supxlabel("circuit size (% of units)", fontsize="medium")
+    figure.legend(*panels[0][0].get_legend_handles_labels(), loc="outside upper center")
+    return figure
+
+
+def _faithfulness_panel(curves: pd.DataFrame, axes: Axes) -> None:
+    """A thin line a word, a thick one for their mean."""
+    for height, dashes in ((0, "-"), (ENOUGH, ":"), (1, "-")):
+        axes.axhline(height, color=NEUTRAL, linewidth=1, linestyle=dashes)
+    for index, (circuit, label) in enumerate(CIRCUITS.items()):
+        grid = where(curves, circuit=circuit).pivot_table(
+            index="size", columns=["type", "word"], values="f"
+        )
+        thin = {"color": look(index)["color"], "linewidth": 0.8, "alpha": 0.6}
+        axes.plot(100 * grid.index, grid, **thin)
+        axes.plot(100 * grid.index, grid.mean(axis=1), label=label, **look(index))
+    _log_axis(axes, 100 * curves["size"])
+
+
+def random_drift(study: Study) -> pd.DataFrame:
+    """condition, checkpoint, type, word, mean: drift of random adapters by word, over all runs."""
+    drift = where(study.tables["drift"], **{"from": BASE, "role": "near"})
+    rows = drift[drift["change"] != TRAINED].rename(columns={"to": "checkpoint"})
+    means = rows.groupby(["checkpoint", "type", "unit"], as_index=False)["drift"].mean()
+    names = {"drift": "mean", "unit": "word"}
+    return means.rename(columns=names).assign(condition=RANDOM_ADAPTER)
+
+
+def run_pairs(study: Study, role: str) -> pd.DataFrame:
+    """checkpoint, drift: mean over units of each pair of runs of a condition at one checkpoint."""
+    pairs = where(study.tables["between_runs"], role=role)
+    pairs = pairs[pairs["checkpoint_a"] == pairs["checkpoint_b"]]
+    conditions = [pairs[run].str.rsplit("-", n=1).str[0] for run in ("run_a", "run_b")]
+    alike = pairs[conditions[0] == conditions[1]].rename(columns={"checkpoint_a": "checkpoint"})
+    return alike.groupby(["checkpoint", "run_a", "run_b"], as_index=False)["drift"].mean()
+
+
+def _models(study: Study) -> list[str]:
+    return [BASE, *study.conditions]
+
+
+def _at_the_end(study: Study, measures: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Words, and means over them, after training and in the base model."""
+    words, means = (
+        table[table["measure"].isin(measures) & table["checkpoint"].isin([BASE, study.last])]
+        for table in (study.tables["by_word"], study.tables["by_condition"])
+    )
+    return words, means
+
+
+def _beside(
+    axes: Axes,
+    words: pd.DataFrame,
+    means: pd.DataFrame,
+    *,
+    x: str,
+    places: Sequence[str],
+    groups: Mapping[str, str],
+) -> None:
+    """At each place the groups side by side: a dot a word, right of it their mean and interval.
 
     Args:
-        baselines: outcome, predictor, given, correlation, low, high.
+        words: measure (the group), ``x`` (the place), mean.
+        means: measure, ``x``, mean, low, high.
+        groups: their labels.
     """
-    label = (baselines["predictor"] + ", given " + baselines["given"]).str.replace("_", " ")
-    rows = baselines.rename(columns={"correlation": "mean"}).assign(label=label)
-    outcomes, givens, labels = (
-        list(rows[column].unique()) for column in ("outcome", "given", "label")
-    )
-    figure, panels = _panels(len(outcomes), width=6, rest=5, height=2 + 0.5 * len(labels))
-    for outcome, axes in zip(outcomes, panels, strict=True):
-        for index, given in enumerate(givens):
-            some = where(rows, outcome=outcome, given=given)
-            places = some["label"].map(labels.index)
-            points = look(min(index, 2)) | {"linestyle": "none"}
-            axes.errorbar(some["mean"], places, xerr=whiskers(some), capsize=5, **points)
-        axes.axvline(0, color=NEUTRAL, linewidth=1)
-        axes.set(xlim=(-1.05, 1.05), xlabel="rank correlation", title=OUTCOME_NAMES[outcome])
-    panels[0].set_yticks(range(len(labels)), labels)
-    panels[0].invert_yaxis()
-    return figure
+    slot = 0.8 / len(groups)
+    for index, (group, label) in enumerate(groups.items()):
+        dots, points = (where(rows, measure=group) for rows in (words, means))
+        centre = slot * (index - (len(groups) - 1) / 2)
+        apart = slot / 4 if len(dots) and len(points) else 0.0
+        mark = look(index) | {"linestyle": "none", "markersize": 8}
+        name = f"_{label}" if len(points) else label  # matplotlib leaves such out of the legend
+        at = _places(dots[x], places) + centre - apart
+        axes.plot(at, dots["mean"], label=name, fillstyle="none", **mark)
+        points = points.assign(at=_places(points[x], places) + centre + apart)
+        errorbars(axes, points, mark, label)
+    axes.set_xticks(range(len(places)), list(places), fontsize="small")
+    axes.set(xlim=(-0.5, len(places) - 0.5), xlabel="")
+
+
+def _places(names: pd.Series, places: Sequence[str]) -> pd.Series:
+    # Names without rows would stay text.
+    return names.map({place: at for at, place in enumerate(places)}).astype(float)
+
+
+def _band(study: Study, axes: Axes, role: str) -> None:
+    """Behind each checkpoint, how far runs of one condition lie apart there, pair by pair."""
+    drift = run_pairs(study, role).groupby("checkpoint")["drift"]
+    if drift.ngroups == 0:
+        return
+    low, high = (ends.reindex(study.checkpoints) for ends in (drift.min(), drift.max()))
+    label = "two runs of one condition\n(lowest to highest pair)"
+    places = np.arange(len(low))
+    axes.bar(places, high - low, 0.9, bottom=low, color="0.87", label=label, zorder=0)
+
+
+def _chance(axes: Axes, study: Study) -> None:
+    """Lines at what guessing among a type's answers gives."""
+    kinds = [kind for kind, _ in study.words]
+    for chance in {1 / kinds.count(kind) for kind in kinds}:
+        axes.axhline(chance, color=NEUTRAL, linewidth=1, linestyle=":", zorder=0)
+
+
+def _checkpoint_axis(study: Study, axes: Axes) -> None:
+    names = [checkpoint(name) for name in study.checkpoints]
+    axes.set_xticks(range(len(names)), names)
+    axes.set(xlim=(-0.5, len(names) - 0.5), xlabel="checkpoint (share of training)")
+
+
+def _share_axis(axes: Axes, label: str) -> None:
+    """From 0 to 1, and as far as an interval goes beyond."""
+    low, high = axes.get_ylim()
+    axes.set(ylim=(min(low, -0.02), max(high, 1.02)), ylabel=label)
+
+
+def _log_axis(axes: Axes, values: pd.Series) -> None:
+    """Ticks at the values that were tried."""
+    axes.set_xscale("log")
+    axes.set_xticks(values.unique(), [f"{value:g}" for value in values.unique()])
+    axes.minorticks_off()

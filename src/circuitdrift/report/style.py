@@ -22,7 +22,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 LINES = ("-", "--", "-.", ":")
 NEUTRAL = "0.45"
 MISSING = "-"
-_ARROW_POINTS = 36  # past the marker and the heads of finite whiskers
 
 
 def use_style() -> None:
@@ -59,37 +58,13 @@ def look(colour: int, style: int | None = None) -> dict[str, Any]:
     }
 
 
-def whiskers(rows: pd.DataFrame) -> np.ndarray[Any, Any]:
-    """Lengths of the whiskers below and above the means ``[2, n_rows]``; 0 for one without end."""
-    lengths = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
-    return np.where(np.isfinite(lengths), np.maximum(lengths, 0), 0)
-
-
-def errorbars(
-    axis: Axes, rows: pd.DataFrame, look: dict[str, Any], label: str, x: str = "at"
-) -> None:
-    """A line with whiskers; an end that is infinite is an arrow, of one length for all."""
+def errorbars(axis: Axes, rows: pd.DataFrame, look: dict[str, Any], label: str) -> None:
+    """Means with whiskers at ``at``; one whose interval is withheld has none."""
     if rows.empty:
         return
-    axis.errorbar(rows[x], rows["mean"], yerr=whiskers(rows), label=label, capsize=4, **look)
-    for end, points_up in (("high", _ARROW_POINTS), ("low", -_ARROW_POINTS)):
-        for _, row in rows[np.isinf(rows[end])].iterrows():
-            axis.annotate(
-                "",
-                (row[x], row["mean"]),
-                xytext=(0, points_up),
-                textcoords="offset points",
-                arrowprops={"arrowstyle": "<-", "color": look["color"], "shrinkB": 0},
-            )
-
-
-def heat_map(grid: pd.DataFrame, axes: Axes, **options: Any) -> None:
-    """A heat map with thin lines between its cells and upright labels; empty cells stay grey."""
-    import seaborn as sns
-
-    axes.set_facecolor("0.9")
-    sns.heatmap(grid.astype(np.float64), ax=axes, linewidths=0.5, **options)
-    axes.tick_params(axis="y", rotation=0)
+    lengths = np.stack([rows["mean"] - rows["low"], rows["high"] - rows["mean"]])
+    whiskers = np.where(np.isfinite(lengths), np.maximum(lengths, 0), 0)
+    axis.errorbar(rows["at"], rows["mean"], yerr=whiskers, label=label, capsize=4, **look)
 
 
 def number(value: float | None) -> str:
@@ -114,20 +89,29 @@ def p_text(value: float | None) -> str:
     return f"p {text}" if text.startswith("<") else f"p = {text}"
 
 
-def interval(value: Any) -> str:
-    """``mean [low, high]`` of a row or a mapping with these three."""
-    if math.isnan(value["mean"]):
-        return MISSING
-    return f"{number(value['mean'])} [{number(value['low'])}, {number(value['high'])}]"
+def interval(value: Any, name: str = "mean") -> str:
+    """``mean [low, high]`` of a row or a mapping; the mean alone where it has no interval."""
+    if math.isnan(value["low"]):
+        return number(value[name])
+    return f"{number(value[name])} [{number(value['low'])}, {number(value['high'])}]"
 
 
-def percent(value: float) -> str:
-    return f"{100 * value:.0f} %"
+def percent(value: float | None) -> str:
+    """A share; a dash for what is not defined."""
+    return MISSING if value is None or math.isnan(value) else f"{round(100 * value)} %"
 
 
-def course(values: Any) -> str:
-    """Values one after another: ``6.669 → 6.938``."""
-    return " → ".join(f"{value:.3f}" for value in values)
+def percent_interval(value: Any) -> str:
+    """``62 % [50, 74]`` of a row or a mapping with estimate, low and high; without what is not."""
+    if math.isnan(value["low"]):
+        return percent(value["estimate"])
+    low, high = (round(100 * value[end]) for end in ("low", "high"))
+    return f"{percent(value['estimate'])} [{low}, {high}]"
+
+
+def checkpoint(name: str) -> str:
+    """``025`` as ``25 %`` of training, the base model as it is."""
+    return f"{int(name)} %" if name.isdigit() else name
 
 
 def literal(text: Any) -> str:
@@ -170,6 +154,6 @@ def page_template(path: Path) -> jinja2.Template:
         lstrip_blocks=True,
         autoescape=False,  # the page is Markdown, not HTML
     )
-    filters = (number, interval, percent, course, p_text, p_value)
+    filters = (number, interval, percent, percent_interval, checkpoint, p_text, p_value)
     environment.filters.update({filter_.__name__: filter_ for filter_ in filters})
     return environment.get_template(path.name)

@@ -1,34 +1,47 @@
-"""The study as tables, and its tables summarised over runs and prompts.
-
-What training did to the loss, what was learned by it, how far the circuits moved, and where.
-"""
+"""The study as tables, and its tables summarised: runs averaged within a word, words the units."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from circuitdrift.core.study import BASE, TRAINED
-from circuitdrift.statistics.intervals import hierarchical_difference, hierarchical_mean
+from circuitdrift.core.study import ASSIGNED, BASE, TRAINED, Run
+from circuitdrift.statistics.coverage import DIFFERENCE, PROBABILITY, Model, checked_interval
+from circuitdrift.statistics.words import pooled_variance
 
 if TYPE_CHECKING:
-    from circuitdrift.params import Params, Statistics
+    from circuitdrift.params import Params
 
-Array = NDArray[np.float64]
-Row = dict[str, Any]
+# What a measure is the mean of: the prompts' role and a column of `evaluation`, and whether it
+# counts (right or wrong) or is a number of its own.
+ANSWERS = {
+    "accuracy": ("near", "correct"),
+    "p": ("near", "p"),
+    "frame": ("near", "frame"),
+    "choice": ("near", "choice"),
+    "discrimination": ("near", "discrimination"),
+    "substitution": ("substitution", "correct"),
+    "frame_unseen": ("unseen", "frame"),
+    "far_accuracy": ("far", "correct"),
+    "reverse_accuracy": ("reverse", "correct"),
+    "control_loss": ("control", "loss"),
+}
+CIRCUITS = {
+    "drift": ("near", "drift"),
+    "gain": ("near", "gain"),
+    "drift_control": ("control", "drift"),
+}
+# Counted: the mean of right and wrong, or of the unseen words that a word beats.
+COUNTED = ("accuracy", "discrimination", "substitution", "far_accuracy", "reverse_accuracy")
+PROBABILITIES = ("p", "frame", "choice", "frame_unseen")
+CONTROLS = ("control_loss", "drift_control")
 
-MAPPED, SHUFFLED = "mapped", "shuffled"
-TASK, EVALUATION, CONTROL = "task", "evaluation", "control"
-PROMPTS_OF_ROLE = {"discovery": TASK, "evaluation": EVALUATION, "control": CONTROL}
-RANDOM_ADAPTER = "random adapter"
-INTERVAL = ["mean", "low", "high", "n_seeds", "n_prompts"]
-PLACE = ["layer", "segment"]
-OVERLAP_KEY = ["condition", "role", "from", "to", "threshold"]
+CHOSEN = "chosen"
+NULLS = ("effect null", "activation null")
 
 
 @dataclass(frozen=True)
@@ -36,10 +49,13 @@ class Study:
     """What the report is made of.
 
     Attributes:
-        tables: by the names of their files: those of the stage compare, of the interventions in
-            all runs, and all that is summarised; beside them `headlines` (means of the headline
-            numbers by condition and checkpoint), `norms` (run, checkpoint, layer, norm),
-            `checkpoint_loss` and `change`.
+        tables: by the names of their files. From the stages before: evaluation, loss (run,
+            condition, seed, step, progress, loss), lora_norms, drift, between_runs, consistency,
+            graphs, contrast, interchange, faithfulness, transfer, specificity; a table of
+            interventions or graphs is its columns alone where there were none; examples (type,
+            word, meaning, training, prompt). Summaries: checkpoint_loss, by_word, by_condition,
+            between, closed, and of :mod:`circuitdrift.report.verdicts` criteria, comparisons,
+            steps, words, coverage.
         original: data/original_study.yaml.
     """
 
@@ -57,39 +73,20 @@ class Study:
         return self.checkpoints[-1]
 
     @property
-    def focus(self) -> str:
-        return focus_condition(self.params.runs.conditions)
+    def conditions(self) -> list[str]:
+        """In the order of params.yaml, without the base model."""
+        return list(self.params.runs.conditions)
+
+    @property
+    def words(self) -> list[tuple[str, str]]:
+        """(type, word) of the trained words, sorted."""
+        near = where(self.tables["evaluation"], role="near")
+        pairs = near[["type", "word"]].drop_duplicates().sort_values(["type", "word"])
+        return list(pairs.itertuples(index=False, name=None))
 
     @property
     def total_steps(self) -> int:
         return int(self.tables["loss"]["step"].max())
-
-    @property
-    def n_circuits(self) -> int:
-        """Of the base model's prompts, and of each prompt under each trained or random adapter."""
-        drift = self.tables["drift"]
-        return int(drift["prompt"].nunique() + (drift["from"] == BASE).sum())
-
-    def overlap_at_middle(self) -> pd.DataFrame:
-        """Summary of overlap at the threshold that is shown where there is room for one."""
-        overlap = self.tables["overlap_summary"]
-        middle = middle_threshold(self.params.compare.thresholds)
-        return overlap[(overlap["threshold"] - middle).abs() < 1e-9]
-
-
-def focus_condition(conditions: Sequence[str]) -> str:
-    """The condition that a page about one of them is about."""
-    return MAPPED if MAPPED in conditions else conditions[0]
-
-
-def checkpoint_order(checkpoints: Iterable[str]) -> list[str]:
-    """Base first, then by share of training."""
-    return sorted(set(checkpoints), key=lambda name: (name != BASE, name))
-
-
-def middle_threshold(thresholds: Sequence[float]) -> float:
-    ordered = sorted(set(thresholds))
-    return ordered[len(ordered) // 2]
 
 
 def where(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
@@ -99,199 +96,166 @@ def where(table: pd.DataFrame, **values: Any) -> pd.DataFrame:
     return table
 
 
-def cells(table: pd.DataFrame, value: str) -> pd.DataFrame:
-    """``value`` by run and prompt, several rows of one cell (such as random draws) averaged.
-
-    A prompt on which some run has no value is left out: runs compare on the same prompts alone.
-
-    Returns:
-        a table ``[n_runs, n_prompts]``, both in sorted order.
-    """
-    means = table.groupby(["run", "prompt"])[value].mean().dropna()
-    return means.unstack("prompt").dropna(axis="columns")
-
-
-def grid(table: pd.DataFrame, value: str) -> Array:
-    """:func:`cells` without their names: ``[n_runs, n_prompts]``."""
-    return cells(table, value).to_numpy(np.float64)
-
-
-def shared_cells(one: pd.DataFrame, other: pd.DataFrame, value: str) -> tuple[Array, Array]:
-    """Two tables as grids over the prompts that both have: ``[n_runs, n_prompts]`` each."""
-    left, right = cells(one, value), cells(other, value)
-    prompts = left.columns.intersection(right.columns)
-    return left[prompts].to_numpy(np.float64), right[prompts].to_numpy(np.float64)
-
-
-def size(values: Array) -> dict[str, int]:
-    return {"n_seeds": values.shape[0], "n_prompts": values.shape[1]}
-
-
-def per_group(
-    table: pd.DataFrame,
-    by: Sequence[str],
-    rows_of: Callable[[pd.DataFrame], Iterable[Row]],
-    columns: Sequence[str],
-) -> pd.DataFrame:
-    """The rows of each group, in sorted order, with the group's key in front.
-
-    Args:
-        columns: of the rows, without ``by``; the table has them where there is no row, too.
-    """
-    rows = [
-        {**dict(zip(by, key, strict=True)), **row}
-        for key, group in table.groupby(list(by), sort=True)
-        for row in rows_of(group)
-    ]
-    return pd.DataFrame(rows, columns=[*by, *columns])
-
-
-def with_interval(
-    table: pd.DataFrame, by: Sequence[str], value: str, settings: Statistics
-) -> pd.DataFrame:
-    """Mean of ``value`` over runs and prompts of each group, with its hierarchical interval.
-
-    Args:
-        table: one row per run and prompt of a group, with the columns ``by``, run and prompt.
-
-    Returns:
-        the columns ``by``, then ``mean``, ``low``, ``high``, ``n_seeds``, ``n_prompts``.
-    """
-
-    def mean(group: pd.DataFrame) -> Iterable[Row]:
-        values = grid(group, value)
-        if values.size:
-            yield {**vars(hierarchical_mean(values, settings)), **size(values)}
-
-    return per_group(table, by, mean, INTERVAL)
-
-
-def headline_means(headlines: pd.DataFrame) -> pd.DataFrame:
-    """Headline numbers by condition and checkpoint, means over the condition's runs.
-
-    Args:
-        headlines: run, condition, checkpoint, then the numbers; the base model is a run, a
-            condition and a checkpoint of its own.
-    """
-    by = headlines.drop(columns="run").groupby(["condition", "checkpoint"], sort=True)
-    return by.mean().reset_index()
-
-
-def under_each_run(base: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
-    """The runs' evaluation, with the base model's rows put under each run as checkpoint base."""
-    runs = evaluation[["run", "condition", "seed"]].drop_duplicates()
-    answers = base.drop(columns=["run", "condition", "seed"])
-    return pd.concat([runs.merge(answers, how="cross"), evaluation], ignore_index=True)
-
-
 def loss_by_step(logs: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Loss of every step of every run, with the share of training done.
+    """run, condition, seed, step, progress, loss: every step of every run.
 
     Args:
         logs: by run, DVCLive's table with the columns step and loss.
     """
     tables = [
-        log.assign(run=run, progress=log["step"] / log["step"].max())
+        log[["step", "loss"]].assign(
+            run=run,
+            condition=Run.parse(run).condition,
+            seed=Run.parse(run).seed,
+            progress=log["step"] / log["step"].max(),
+        )
         for run, log in sorted(logs.items())
     ]
-    return pd.concat(tables, ignore_index=True)[["run", "step", "progress", "loss"]]
+    columns = ["run", "condition", "seed", "step", "progress", "loss"]
+    return pd.concat(tables, ignore_index=True)[columns]
 
 
-def loss_at_checkpoints(loss: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
-    """Mean loss of the steps since the checkpoint before, for each run and checkpoint.
+def checkpoint_loss(loss: pd.DataFrame, evaluation: pd.DataFrame) -> pd.DataFrame:
+    """run, condition, checkpoint, step, loss: mean of the steps since the checkpoint before.
 
-    A step's loss is that of one batch; the mean over a quarter of training says more.
+    A step's loss is that of one batch; the mean over a quarter of training says more. A checkpoint
+    on the step of the one before shows that step alone.
     """
-    rows = []
-    steps = evaluation[["run", "checkpoint", "step"]].drop_duplicates()
-    for run, checkpoints in steps.groupby("run", sort=True):
-        log, previous = loss[loss["run"] == run], 0
-        for checkpoint, step in sorted(
-            zip(checkpoints["checkpoint"], checkpoints["step"], strict=True),
-            key=lambda pair: (pair[1], pair[0]),
-        ):
-            if checkpoint == BASE:
-                continue
-            begin = previous if step > previous else previous - 1
-            window = log[(log["step"] > begin) & (log["step"] <= step)]
-            mean = window["loss"].mean()
-            rows.append({"run": run, "checkpoint": checkpoint, "step": step, "loss": mean})
-            previous = step
-    return pd.DataFrame(rows)
+    steps = evaluation[["run", "condition", "checkpoint", "step"]].drop_duplicates()
+    steps = steps[steps["checkpoint"] != BASE].sort_values(["run", "step", "checkpoint"])
+    before = steps.groupby("run")["step"].shift(fill_value=0)
+    begin = before.where(steps["step"] > before, before - 1)
+    means = [
+        loss.loc[(loss["run"] == run) & loss["step"].between(first + 1, end), "loss"].mean()
+        for run, first, end in zip(steps["run"], begin, steps["step"], strict=True)
+    ]
+    return steps.assign(loss=means).reset_index(drop=True)
 
 
-def from_base(drift: pd.DataFrame) -> pd.DataFrame:
-    """The rows that start at the base model, with their ``prompts`` and ``checkpoint`` named."""
-    rows = drift[drift["from"] == BASE]
-    return rows.assign(prompts=rows["role"].map(PROMPTS_OF_ROLE), checkpoint=rows["to"])
+def of_units(study: Study) -> pd.DataFrame:
+    """condition, checkpoint, measure, type, unit, mean, trials: of words, of control prompts.
 
-
-def drift_summary(drift: pd.DataFrame, settings: Statistics) -> pd.DataFrame:
-    """Drift from the base model by condition, kind of prompts and checkpoint.
-
-    Random adapters stand under a condition of their own, those of all runs together: they share
-    a run's norms and nothing of its data.
+    Prompts are averaged within a run, then runs; ``trials`` counts both. The base model is a
+    condition and a checkpoint of its own.
     """
-    rows = from_base(drift)
-    named = rows.assign(
-        condition=rows["condition"].where(rows["change"] == TRAINED, RANDOM_ADAPTER)
+    evaluation, drift = study.tables["evaluation"], study.tables["drift"]
+    answers = evaluation.assign(
+        choice=evaluation["p"] / evaluation["frame"],
+        unit=evaluation["word"].where(evaluation["role"] != "control", evaluation["prompt"]),
     )
-    return with_interval(named, ["condition", "prompts", "checkpoint"], "drift", settings)
+    moved = drift[(drift["from"] == BASE) & (drift["change"] == TRAINED)]
+    moved = moved.assign(checkpoint=moved["to"])
+    tables = []
+    for source, measures in ((answers, ANSWERS), (moved, CIRCUITS)):
+        for measure, (role, column) in measures.items():
+            rows = where(source, role=role).fillna({"type": ""})
+            keys = ["condition", "checkpoint", "type", "unit"]
+            runs = rows.groupby([*keys, "run"])[column].agg(["mean", "count"]).dropna()
+            units = runs.groupby(keys, as_index=False).agg(
+                mean=("mean", "mean"), trials=("count", "sum")
+            )
+            tables.append(units.assign(measure=measure))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["condition", "checkpoint", "measure", "type", "unit", "mean", "trials"]]
 
 
-def overlap_summary(overlap: pd.DataFrame) -> pd.DataFrame:
-    """Node overlap of each pair of checkpoints, means over runs, and corrected for chance.
+def by_word(units: pd.DataFrame) -> pd.DataFrame:
+    """condition, checkpoint, measure, type, word, mean: over runs and prompts.
 
-    ``corrected`` is (J - J_null) / (J_ceiling - J_null) of the means; empty where a condition has
-    one seed and therefore no ceiling.
+    Of frame_unseen the words are the unseen ones; control prompts, together, have word and type "".
     """
-    groups = overlap.groupby(OVERLAP_KEY, as_index=False, sort=True)
-    means = groups[["jaccard", "null", "ceiling"]].mean()
-    room = means["ceiling"] - means["null"]
-    corrected = (means["jaccard"] - means["null"]) / room.where(room > 0)
-    return means.assign(corrected=corrected, n_runs=groups["run"].nunique()["run"])
+    table = units.assign(word=units["unit"].mask(units["measure"].isin(CONTROLS), ""))
+    keys = ["condition", "checkpoint", "measure", "type", "word"]
+    return table.groupby(keys, as_index=False, sort=False)["mean"].mean()
 
 
-def change_map(places: pd.DataFrame, condition: str, checkpoint: str) -> pd.DataFrame:
-    """Where effect was gained and lost on task prompts between base and ``checkpoint``.
+def by_condition(units: pd.DataFrame, params: Params) -> pd.DataFrame:
+    """condition, checkpoint, measure, mean, low, high, n_words, coverage: over words.
 
-    Averaged over the constraint types and runs of ``condition``; in percent of the base model's
-    whole effect, so that the numbers of a map add up to the whole change.
-
-    Returns:
-        layer, segment, gained, lost.
+    Of the controls n_words counts prompts. low and high are empty where the interval is withheld.
     """
-    rows = where(_task(places, checkpoint), condition=condition)
-    mean = rows.groupby(PLACE, as_index=False)[["gained", "lost", "before"]].mean()
-    whole = mean.pop("before").sum()
-    return mean.assign(gained=100 * mean["gained"] / whole, lost=100 * mean["lost"] / whole)
+    keys = ["condition", "checkpoint", "measure"]
+    rows = []
+    for (condition, checkpoint, measure), group in units.groupby(keys, sort=False):
+        model = DIFFERENCE
+        if measure in COUNTED:
+            model = Model("share", trials=int(group["trials"].min()))
+        elif measure in PROBABILITIES:
+            model = PROBABILITY
+        values = checked_interval(group["mean"], list(group["type"]), model, params)
+        numbers = (values.mean, values.low, values.high, len(group), values.coverage)
+        rows.append((condition, checkpoint, measure, *numbers))
+    return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "n_words", "coverage"])
 
 
-def mapping_by_place(places: pd.DataFrame, checkpoint: str, settings: Statistics) -> pd.DataFrame:
-    """How much more effect moved in `mapped` than in `shuffled`, by layer and segment.
+def between(study: Study) -> pd.DataFrame:
+    """checkpoint, what, role, mean: mean drift of two circuits, words alike.
 
-    ``moved`` is the sum of |change of effect|; in percent of the base model's whole effect. The
-    interval is over seeds. Empty where one of the conditions was not run.
-
-    Returns:
-        layer, segment, mean, low, high, n_seeds.
+    what: different runs of one condition | one assignment (of assigned runs) | different
+    assignments (at the last checkpoint) | one run, checkpoint to the next (the earlier one stands
+    in ``checkpoint``).
     """
-    rows = _task(places, checkpoint)
-    whole = rows.groupby(PLACE)["before"].mean().sum()
-    runs = rows.groupby([*PLACE, "condition", "run"], as_index=False)["moved"].mean()
-    runs = runs.assign(moved=100 * runs["moved"] / whole)
+    pairs, drift = study.tables["between_runs"], study.tables["drift"]
+    pairs = pairs[pairs["checkpoint_a"] == pairs["checkpoint_b"]]
+    one, other = (pairs[name].map(condition_of) for name in ("run_a", "run_b"))
+    assigned = one.isin(list(ASSIGNED)) & other.isin(list(ASSIGNED))
+    steps = drift[(drift["change"] == TRAINED) & (drift["from"] != BASE)]
+    kinds = {
+        "different runs of one condition": pairs[one == other],
+        "one assignment": pairs[assigned & (one == other)],
+        "different assignments": pairs[assigned & (one != other)],
+        "one run, checkpoint to the next": steps.assign(checkpoint_a=steps["from"]),
+    }
+    tables = [
+        rows.groupby(["checkpoint_a", "role"], as_index=False)["drift"].mean().assign(what=what)
+        for what, rows in kinds.items()
+    ]
+    table = pd.concat(tables, ignore_index=True)
+    table = table.rename(columns={"checkpoint_a": "checkpoint", "drift": "mean"})
+    return table[["checkpoint", "what", "role", "mean"]]
 
-    def beyond(group: pd.DataFrame) -> Iterable[Row]:
-        mapped, shuffled = (
-            where(group, condition=name)["moved"].to_numpy()[:, None] for name in (MAPPED, SHUFFLED)
-        )
-        n_seeds = min(len(mapped), len(shuffled))
-        if n_seeds:
-            difference = vars(hierarchical_difference(mapped, shuffled, settings))
-            yield {**difference, "n_seeds": n_seeds}
 
-    return per_group(runs, PLACE, beyond, ["mean", "low", "high", "n_seeds"])
+def closed(study: Study) -> pd.DataFrame:
+    """k, nodes, type, word, value, low, high, coverage, left_out: distance closed by interchange.
+
+    With word "" the mean over the words that are not left out, with its interval.
+    """
+    words = closed_by_word(study)
+    rows = []
+    for (k, nodes), group in words.groupby(["k", "nodes"], sort=True):
+        inside = group[group["left_out"] == ""]
+        model = ratio_model(inside["distance"], list(inside["type"]), study.params)
+        mean = checked_interval(inside["value"], list(inside["type"]), model, study.params)
+        rows.append((k, nodes, "", "", mean.mean, mean.low, mean.high, mean.coverage, ""))
+    columns = ["k", "nodes", "type", "word", "value", "low", "high", "coverage", "left_out"]
+    means = pd.DataFrame(rows, columns=columns)
+    return pd.concat([words.reindex(columns=columns), means], ignore_index=True)
 
 
-def _task(places: pd.DataFrame, checkpoint: str) -> pd.DataFrame:
-    return where(places, **{"from": BASE, "to": checkpoint, "role": "discovery"})
+def closed_by_word(study: Study) -> pd.DataFrame:
+    """k, nodes, type, word, value, distance (donor to recipient, logits), left_out (a reason)."""
+    rows, least = study.tables["interchange"], study.params.verdicts.min_donor_difference
+    rows = rows.assign(
+        moved=rows["patched_d"] - rows["recipient_d"],
+        distance=rows["donor_d"] - rows["recipient_d"],
+    )
+    keys = ["k", "nodes", "type", "word"]
+    table = rows.groupby(keys, as_index=False)[["moved", "distance"]].mean()
+    near = table["distance"] < least
+    reason = f"donor and recipient differ by less than {least:g} logits"
+    return table.assign(
+        value=(table["moved"] / table["distance"]).mask(near),
+        left_out=np.where(near, reason, ""),
+    )[[*keys, "value", "distance", "left_out"]]
+
+
+def ratio_model(distances: pd.Series, types: Sequence[str], params: Params) -> Model:
+    """Of distances closed: what is known of their denominators."""
+    numbers, least = distances.to_numpy(np.float64), params.verdicts.min_donor_difference
+    several = len(types) > len(set(types))
+    spread = float(pooled_variance(numbers, types)) ** 0.5 if several else 0.0
+    return Model("ratio", below=(float(distances.mean()), spread, least))
+
+
+def condition_of(run: str) -> str:
+    return Run.parse(run).condition

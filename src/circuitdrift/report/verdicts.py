@@ -1,184 +1,496 @@
-"""The research questions and the original study's claims, decided by thresholds fixed beforehand.
+"""The registered criteria and verdicts, to the letter of docs/preregistration.md.
 
-A criterion is supported where its interval lies above what is asked and its test, if it has one,
-is below alpha; not supported where the interval lies wholly below the smallest value that counts;
-undecided otherwise. A verdict is supported if all its criteria are, and not supported if one is
-refuted. Beside them the few numbers that experiments are compared by.
+A criterion *holds* if its estimate reaches the threshold, its test has p <= alpha and any stated
+interval clears its bound; it *fails* if its interval lies wholly below the threshold; else it is
+*undecided*. Without an interval (withheld for its coverage) it holds on estimate and test alone and
+cannot fail. Where runs are missing it is *not measured*, and no number stands for it.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from circuitdrift.core.study import BASE, TRAINED, Run, random_change
-from circuitdrift.report.faithfulness import BEYOND, CMD, NECESSITY, RECRUITED, SUFFICIENCY
-from circuitdrift.report.mapping import ACCURACY, ACCURACY_GAIN, BETWEEN, BEYOND_RANDOM, DRIFT
-from circuitdrift.report.style import course, page_template
+from circuitdrift.core.study import ASSIGNED, Run
 from circuitdrift.report.summaries import (
-    CONTROL,
-    EVALUATION,
-    MAPPED,
-    RANDOM_ADAPTER,
-    SHUFFLED,
-    TASK,
+    CHOSEN,
+    NULLS,
     Study,
+    closed_by_word,
+    condition_of,
+    ratio_model,
     where,
 )
+from circuitdrift.statistics.coverage import (
+    DIFFERENCE,
+    LOG_RATIO,
+    Checked,
+    Model,
+    checked_interval,
+)
+from circuitdrift.statistics.runs import (
+    RelabelingTest,
+    assignment_test,
+    consistency_test,
+    step_test,
+)
+from circuitdrift.statistics.words import Array, sign_flip_p
 
-Outcome = Literal["supported", "not supported", "undecided"]
-SUPPORTED: Outcome = "supported"
-NOT_SUPPORTED: Outcome = "not supported"
-UNDECIDED: Outcome = "undecided"
+HOLDS, FAILS, UNDECIDED, NOT_MEASURED = "holds", "fails", "undecided", "not measured"
+MAPPED, SHUFFLED, UNRELATED = "mapped", "shuffled", "unrelated"
+EQUAL = 1e-9  # estimates and thresholds that differ by less are equal but for rounding
 
-CIRCUITS_DIFFER = "Can circuit analysis reveal meaningful differences between training checkpoints?"
-MAPPINGS_TAUGHT = "Does fine-tuning teach the model new semantic mappings?"
-ONE_SEED = "one seed tells nothing about other fine-tunings"
-CLAIMS = Path(__file__).with_name("claims.j2")
+COLUMNS = {
+    "criteria": (
+        *("question", "number", "name", "estimate", "low", "high", "threshold", "bound"),
+        *("p", "p_holm", "n_words", "n_relabelings", "coverage", "outcome", "reason"),
+    ),
+    "comparisons": (
+        *("question", "number", "name", "estimate", "low", "high", "bound", "p", "n_units"),
+    ),
+    "steps": ("from", "to", "estimate", "low", "high", "p"),
+    "words": ("question", "number", "type", "word", "value", "left_out"),
+    "coverage": (
+        *("question", "number", "name", "kind", "n_words"),
+        *("mean_at", "mean", "spread", "coverage", "printed"),
+    ),
+}
+
+
+class Missing(Exception):  # noqa: N818 - no error: a study may have fewer runs
+    """What a criterion takes and the study has not."""
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """One measured value against what is asked of it.
+class Estimate:
+    """A mean over words or control prompts: its interval, and what is asked of it.
 
     Attributes:
-        must_exceed: the interval must lie above this.
-        threshold: the smallest value that counts; an interval wholly below it refutes.
-        alpha: the level of the test; None where the interval alone decides.
-        value, low, high: with its interval; None where it was not measured.
-        p: of its permutation test; None where there is none.
-        reason: why it is undecided though no number speaks against it; None otherwise.
+        values: by type and unit.
+        over: the checked interval, on the scale of the model (logs of ratios).
+        bound: what the interval must lie above, where something is registered.
     """
 
     name: str
-    must_exceed: float
-    threshold: float
-    alpha: float | None
-    outcome: Outcome = UNDECIDED
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    p: float | None = None
-    reason: str | None = None
+    values: pd.Series
+    model: Model
+    over: Checked
+    threshold: float = math.nan
+    bound: float = math.nan
+    p: float = math.nan
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        ends = {"estimate": self.over.mean, "low": self.over.low, "high": self.over.high}
+        if self.model.kind == "log ratio":
+            return {name: float(np.exp(value)) for name, value in ends.items()}
+        return ends
+
+    @property
+    def row(self) -> dict[str, Any]:
+        about = {"name": self.name, "bound": self.bound, "p": self.p, "n_units": len(self.values)}
+        return {**about, **self.numbers}
+
+    @property
+    def clears(self) -> bool:
+        """Nothing registered says otherwise."""
+        low = self.numbers["low"]
+        return math.isnan(self.bound) or math.isnan(low) or low > self.bound
+
+    @property
+    def reaches(self) -> bool:
+        return self.numbers["estimate"] >= self.threshold - EQUAL
+
+    @property
+    def below(self) -> bool:
+        """The interval lies wholly below the threshold."""
+        return self.numbers["high"] < self.threshold
 
 
 @dataclass(frozen=True)
-class Verdict:
-    question: str
-    criteria: tuple[Criterion, ...]
+class Measured:
+    """What a criterion gave.
 
-    @property
-    def outcome(self) -> Outcome:
-        outcomes = {criterion.outcome for criterion in self.criteria}
-        if NOT_SUPPORTED in outcomes:
-            return NOT_SUPPORTED
-        return SUPPORTED if outcomes == {SUPPORTED} else UNDECIDED
-
-
-def criterion(
-    name: str,
-    rows: pd.DataFrame,
-    unmeasured: str,
-    threshold: float,
-    *,
-    above: float | None = None,
-    alpha: float | None = None,
-) -> Criterion:
-    """Judge the first row by its mean, low, high, n_seeds and, where a test is asked for, p.
-
-    Args:
-        unmeasured: the reason where there is no row, or none of its numbers.
-        above: what the interval must lie above; None for the threshold.
+    Attributes:
+        unmet: what else is registered and not so, in words.
+        can_fail: whether nothing beside the estimate speaks against it.
+        left_out: by type and word, why.
     """
-    above = threshold if above is None else above
-    if rows.empty or not math.isfinite(rows["mean"].iloc[0]):
-        return Criterion(name, above, threshold, alpha, reason=unmeasured)
-    row = rows.iloc[0]
-    value, low, high = (float(row[column]) for column in ("mean", "low", "high"))
-    p = None if alpha is None or math.isnan(row["p"]) else float(row["p"])
-    outcome, reason = UNDECIDED, None
-    if row["n_seeds"] < 2:
-        reason = ONE_SEED
-    elif high < threshold:
-        outcome = NOT_SUPPORTED
-    elif low > above and (alpha is None or (p is not None and p < alpha)):
-        outcome = SUPPORTED
-    return Criterion(name, above, threshold, alpha, outcome, value, low, high, p, reason)
+
+    estimate: Estimate
+    n_relabelings: int
+    unmet: tuple[str, ...] = ()
+    can_fail: bool = True
+    comparisons: tuple[Estimate, ...] = ()
+    steps: tuple[tuple[str, str, Estimate], ...] = ()
+    left_out: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
 
-def circuits_differ(study: Study) -> Verdict:
-    """Research question 1, at the last checkpoint."""
+def reproducible(study: Study) -> Measured:
+    """RQ1.1: consistency of two `mapped` runs beyond that of one with an `unrelated` run."""
+    runs = _runs(study, {MAPPED: 2, UNRELATED: 1}, "two runs of mapped and one of unrelated")
+    threshold = study.params.verdicts.min_consistency_gain
+    test, estimate = _consistency(study, MAPPED, runs, threshold)
+    beside = []
+    if sum(run.condition == SHUFFLED for run in _all_runs(study)) > 1:
+        others = _runs(study, {SHUFFLED: 2, UNRELATED: 1}, "")
+        beside.append(_consistency(study, SHUFFLED, others)[1])
+    return Measured(estimate, test.n_relabelings, comparisons=tuple(beside))
+
+
+def _consistency(
+    study: Study, condition: str, runs: Sequence[Run], threshold: float = math.nan
+) -> tuple[RelabelingTest, Estimate]:
+    rows = study.tables["consistency"].assign(checkpoint_a="", checkpoint_b="")
+    units, matrix = _of_pairs(rows, "consistency", runs, [""])
+    test = consistency_test(matrix[:, 0, :, 0], [run.condition == condition for run in runs])
+    name = f"{condition} against unrelated"
+    return test, _estimate(study, name, units, test.by_word, DIFFERENCE, threshold, p=test.p)
+
+
+def belongs(study: Study) -> Measured:
+    """RQ1.2: the assignment ratio, above that on control prompts."""
+    runs = _assigned_runs(study, 2)
+    threshold = study.params.verdicts.min_assignment_ratio
+    near, control = (
+        _assignment(study, role, runs, bar)
+        for role, bar in (("near", threshold), ("control", math.nan))
+    )
+    ratios = [estimate.numbers["estimate"] for _, estimate in (near, control)]
+    unmet = () if ratios[0] > ratios[1] else ("not above the ratio on control prompts",)
+    return Measured(near[1], near[0].n_relabelings, unmet, comparisons=(control[1],))
+
+
+def _assignment(
+    study: Study, role: str, runs: Sequence[Run], threshold: float
+) -> tuple[RelabelingTest, Estimate]:
+    rows = where(study.tables["between_runs"], role=role)
+    units, matrix = _of_pairs(rows, "drift", runs, [study.last])
+    test = assignment_test(matrix[:, 0, :, 0], [run.condition for run in runs])
+    name = f"assignment ratio on {role} prompts"
+    logs = np.log(test.by_word)
+    return test, _estimate(study, name, units, logs, LOG_RATIO, threshold, p=test.p)
+
+
+def causal(study: Study) -> Measured:
+    """RQ1.3: distance closed by the chosen nodes beyond the null that closes more."""
     settings = study.params.verdicts
-    mapping = where(study.tables["mapping"], condition=MAPPED, checkpoint=study.last, prompts=TASK)
-    patching = where(study.tables["patching_summary"], condition=MAPPED, nodes=BEYOND)
-    no_patching = (
-        "the recruited nodes were not patched, or training hardly moved the target"
-        if recruited_counts(study)[RECRUITED]
-        else "no node was recruited, so there is nothing to patch"
+    rows = where(closed_by_word(study), k=settings.patched_nodes)
+    _check_interchange(study, rows)
+    words = rows.set_index(["type", "word"])
+    left_out = words[words["left_out"] != ""]["left_out"].to_dict()
+    inside = words[words["left_out"] == ""]
+    shares = {str(name): group["value"].sort_index() for name, group in inside.groupby("nodes")}
+    if len(inside) == 0:
+        raise Missing(f"every word is left out: {next(iter(left_out.values()))}")
+    null = max(NULLS, key=lambda name: shares[name].mean())
+    beyond = shares[CHOSEN] - shares[null]
+    distances = where(inside, nodes=CHOSEN)["distance"].sort_index()
+    model = ratio_model(distances, list(beyond.index.get_level_values("type")), study.params)
+
+    def over(name: str, values: pd.Series, **asked: float) -> Estimate:
+        return _estimate(study, name, values.index, values, model, **asked)
+
+    p = sign_flip_p(beyond) if len(beyond) > 1 else 1.0
+    asked = {"threshold": settings.min_distance_closed, "bound": 0.0, "p": p}
+    few = len(beyond) < settings.min_patched_words
+    return Measured(
+        over(f"chosen beyond the {null}", beyond, **asked),
+        2 ** len(beyond),
+        (f"fewer than {settings.min_patched_words} words",) if few else (),
+        can_fail=not few,
+        comparisons=tuple(over(name, shares[name]) for name in (CHOSEN, *NULLS)),
+        left_out=left_out,
     )
-    drift = criterion(
-        "drift of task prompts beyond a random adapter of the same norms",
-        where(mapping, measure=BEYOND_RANDOM),
-        f"it takes runs of the condition {MAPPED} and random adapters",
-        settings.min_drift_difference,
-    )
-    distance = criterion(
-        "distance of circuits between conditions beyond that between seeds",
-        where(mapping, measure=BETWEEN),
-        "it takes two conditions, and two seeds of one of them",
-        settings.min_drift_difference,
-        above=0,
-        alpha=settings.alpha,
-    )
-    shares = (
-        criterion(
-            f"share of the change that recruited nodes carry beyond random ones ({direction})",
-            where(patching, direction=direction),
-            no_patching,
-            settings.min_patched_fraction,
+
+
+def _check_interchange(study: Study, rows: pd.DataFrame) -> None:
+    """At the number of nodes, between runs of all assignments, with both nulls."""
+    table, n_nodes = study.tables["interchange"], study.params.verdicts.patched_nodes
+    there = {side: {condition_of(run) for run in table[side]} for side in ("donor", "recipient")}
+    if any(conditions != set(ASSIGNED) for conditions in there.values()):
+        names = ", ".join(sorted(there["recipient"])) or "none"
+        raise Missing(
+            f"it takes interchange between runs of {', '.join(ASSIGNED)}; there is {names}"
         )
-        for direction in (SUFFICIENCY, NECESSITY)
-    )
-    return Verdict(CIRCUITS_DIFFER, (drift, distance, *shares))
+    if set(rows["nodes"]) != {CHOSEN, *NULLS}:
+        nodes = ", ".join(sorted(set(rows["nodes"]))) or "none"
+        raise Missing(f"it takes {n_nodes} chosen nodes and two nulls; there is {nodes}")
 
 
-def mappings_taught(study: Study) -> Verdict:
-    """Research question 2, at the last checkpoint."""
-    settings = study.params.verdicts
-    mapping = where(
-        study.tables["mapping"], condition=MAPPED, checkpoint=study.last, prompts=EVALUATION
-    )
-    criteria = tuple(
-        criterion(
-            f"accuracy on held-out sentences beyond {whose}",
-            where(mapping, measure=measure),
-            f"it takes runs of the condition {MAPPED}{needed}",
-            settings.min_accuracy_gain,
-            alpha=settings.alpha,
+def between_checkpoints(study: Study) -> Measured:
+    """RQ1.4: the step ratio, at the best of the steps; p times the number of steps."""
+    runs = _assigned_runs(study, 2)
+    steps = list(pairwise(study.checkpoints))
+    if not steps:
+        raise Missing(f"it takes two checkpoints; there is {study.last}")
+    settings, near = study.params.verdicts, where(study.tables["between_runs"], role="near")
+    labels = [run.condition for run in runs]
+    estimates, n_relabelings = [], 0
+    for step in steps:
+        units, matrix = _of_pairs(near, "drift", runs, step)
+        test = step_test(matrix, labels)
+        estimates.append(
+            _estimate(
+                study,
+                f"step ratio {step[0]} to {step[1]}",
+                units,
+                np.log(test.by_word),
+                LOG_RATIO,
+                settings.min_step_ratio,
+                p=min(1.0, test.p * len(steps)),
+            )
         )
-        for measure, whose, needed in (
-            (ACCURACY, "that of shuffled answers", " and of shuffled answers"),
-            (ACCURACY_GAIN, "the base model's", ""),
-        )
+        n_relabelings = test.n_relabelings
+    # A step that reaches all that is asked before one that is merely larger.
+    best = max(
+        estimates,
+        key=lambda one: (one.reaches and one.p <= settings.alpha, one.numbers["estimate"]),
     )
-    return Verdict(MAPPINGS_TAUGHT, criteria)
+    return Measured(
+        best,
+        n_relabelings,
+        # "For one of the steps" is refuted where it is for every one.
+        can_fail=all(estimate.below for estimate in estimates),
+        steps=tuple((*step, one) for step, one in zip(steps, estimates, strict=True)),
+    )
 
 
-def verdict_metrics(study: Study, differ: Verdict, taught: Verdict) -> dict[str, Any]:
-    """For metrics/verdicts.json; a bound that is not finite is null."""
-    return {"rq1": _as_json(differ), "rq2": {**_as_json(taught), "limits": limits(study)}}
+def associations(study: Study) -> Measured:
+    """RQ2.1: balanced accuracy on near prompts."""
+    gain = study.params.verdicts.min_accuracy_above_chance
+    return _beyond_chance(study, "balanced accuracy", "near", gain)
 
 
-def _as_json(verdict: Verdict) -> dict[str, Any]:
-    criteria = [
-        {key: _six_digits(value) for key, value in asdict(criterion).items()}
-        for criterion in verdict.criteria
+def words_not_frames(study: Study) -> Measured:
+    """RQ2.2: discrimination, and beyond that of the same words in `unrelated` runs."""
+    _assigned_runs(study, 1)
+    _runs(study, {UNRELATED: 1}, "a run of unrelated")
+    values, trials = _balanced(study, "near", "discrimination", list(ASSIGNED))
+    difference = values - _balanced(study, "near", "discrimination", [UNRELATED])[0]
+    threshold = study.params.verdicts.min_discrimination
+    p = sign_flip_p(difference)
+    own = _estimate(
+        study, "discrimination", values.index, values, Model("share", trials), threshold, p=p
+    )
+    beyond = _estimate(
+        study, "beyond unrelated runs", values.index, difference, DIFFERENCE, bound=0.0, p=p
+    )
+    unmet = () if beyond.clears else ("the difference to unrelated runs does not clear 0",)
+    return Measured(own, 2 ** len(values), unmet, comparisons=(beyond,))
+
+
+def meanings(study: Study) -> Measured:
+    """RQ2.3: substitution."""
+    gain = study.params.verdicts.min_substitution_above_chance
+    return _beyond_chance(study, "substitution", "substitution", gain)
+
+
+def _beyond_chance(study: Study, name: str, role: str, gain: float) -> Measured:
+    """Share of right answers; chance is one in as many as a type has words."""
+    _assigned_runs(study, 1)
+    values, trials = _balanced(study, role, "correct", list(ASSIGNED))
+    chance = 1 / values.groupby("type").transform("size")
+    bound = float(chance.mean())
+    model, p = Model("share", trials), sign_flip_p(values - chance)
+    estimate = _estimate(study, name, values.index, values, model, bound + gain, bound, p)
+    return Measured(estimate, 2 ** len(values))
+
+
+CRITERIA = (
+    ("RQ1", 1, "reproducible", reproducible),
+    ("RQ1", 2, "belongs to what was taught", belongs),
+    ("RQ1", 3, "causal", causal),
+    ("RQ1", 4, "between checkpoints", between_checkpoints),
+    ("RQ2", 1, "associations", associations),
+    ("RQ2", 2, "words, not frames", words_not_frames),
+    ("RQ2", 3, "meanings", meanings),
+)
+
+
+def criteria_tables(study: Study) -> dict[str, pd.DataFrame]:
+    """criteria, comparisons, steps, words, coverage.
+
+    comparisons are what stands beside a criterion: shuffled against unrelated runs; the assignment
+    ratio on control prompts; distance closed by the chosen nodes and each null; discrimination
+    beyond unrelated runs. The estimate, low and high of RQ2.2 are the discrimination's, its p is
+    that of the difference.
+    """
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
+    for question, number, name, measure in CRITERIA:
+        about = {"question": question, "number": number}
+        try:
+            measured = measure(study)
+        except Missing as missing:
+            blank = {"outcome": NOT_MEASURED, "reason": str(missing)}
+            rows["criteria"].append({**about, "name": name, **blank})
+            continue
+        rows["criteria"].append({**_criterion(study, measured), **about, "name": name})
+        for table, more in _rows_beside(measured).items():
+            rows[table] += [{**about, **row} for row in more]
+    tables = {
+        name: pd.DataFrame(rows[name], columns=list(columns)) for name, columns in COLUMNS.items()
+    }
+    first = tables["criteria"]["question"] == "RQ1"
+    tables["criteria"].loc[first, "p_holm"] = holm(tables["criteria"].loc[first, "p"])
+    return tables
+
+
+def _criterion(study: Study, measured: Measured) -> dict[str, Any]:
+    alpha, estimate = study.params.verdicts.alpha, measured.estimate
+    unmet = [
+        *(() if estimate.reaches else ("the estimate is below the threshold",)),
+        *(() if estimate.p <= alpha else (f"p is above {alpha:g}",)),
+        *(() if 1 / measured.n_relabelings <= alpha else ("too few relabelings for a smaller p",)),
+        *(() if estimate.clears else ("the interval does not clear its bound",)),
+        *measured.unmet,
     ]
-    return {"question": verdict.question, "verdict": verdict.outcome, "criteria": criteria}
+    outcome = UNDECIDED if unmet else HOLDS
+    if measured.can_fail and estimate.below:
+        outcome = FAILS
+    reasons = unmet if outcome == UNDECIDED else []
+    if estimate.over.withheld:
+        covers = estimate.over.coverage
+        reasons = [
+            *reasons,
+            "no interval: no type has two words"
+            if math.isnan(covers)
+            else f"interval withheld: it covers {covers:.1%} in simulation",
+        ]
+    return {
+        **estimate.row,
+        "threshold": estimate.threshold,
+        "n_words": len(estimate.values),
+        "n_relabelings": measured.n_relabelings,
+        "coverage": estimate.over.coverage,
+        "outcome": outcome,
+        "reason": "; ".join(reasons),
+    }
+
+
+def _rows_beside(measured: Measured) -> dict[str, list[dict[str, Any]]]:
+    words = measured.estimate.values.rename("value").reset_index().assign(left_out="")
+    left_out = measured.left_out.items()
+    steps = [step[-1] for step in measured.steps]
+    every = (*(steps or (measured.estimate,)), *measured.comparisons)
+    return {
+        "words": [
+            *words.set_axis(["type", "word", "value", "left_out"], axis=1).to_dict("records"),
+            *({"type": kind, "word": word, "left_out": why} for (kind, word), why in left_out),
+        ],
+        "comparisons": [one.row for one in measured.comparisons],
+        "steps": [{"from": start, "to": end, **one.row} for start, end, one in measured.steps],
+        "coverage": [
+            {"name": one.name, "kind": one.model.kind, "n_words": len(one.values), **row}
+            for one in every
+            for row in one.over.rows
+        ],
+    }
+
+
+def holm(p: pd.Series) -> Array:
+    """Holm's correction ``[n]``; a p that is missing counts as a test all the same."""
+    numbers = p.astype(float).fillna(1).to_numpy()
+    order = np.argsort(numbers)
+    stepped = np.maximum.accumulate(numbers[order] * np.arange(numbers.size, 0, -1))
+    corrected = np.empty(numbers.size)
+    corrected[order] = np.minimum(stepped, 1)
+    return np.where(p.isna(), np.nan, corrected)
+
+
+def rq1(criteria: pd.DataFrame) -> str:
+    """supported | not supported | partly | not measured, then in brackets what each one says:
+    `partly (holds: 1, 2, 4; undecided: 3)`."""
+    outcomes = _outcomes(criteria, "RQ1")
+    values = set(outcomes.values())
+    if FAILS in (outcomes[1], outcomes[2], outcomes[3]):
+        verdict = "not supported"
+    elif values == {HOLDS}:
+        verdict = "supported"
+    else:
+        verdict = NOT_MEASURED if values == {NOT_MEASURED} else "partly"
+    return _stated(verdict, outcomes)
+
+
+def rq2(criteria: pd.DataFrame) -> str:
+    """meanings learned | associations learned, not meanings | not learned | undecided |
+    not measured, then in brackets as in :func:`rq1`."""
+    outcomes = _outcomes(criteria, "RQ2")
+    values = set(outcomes.values())
+    if values == {HOLDS}:
+        verdict = "meanings learned"
+    elif (outcomes[1], outcomes[3]) == (HOLDS, FAILS):
+        verdict = "associations learned, not meanings"
+    elif outcomes[1] == FAILS:
+        verdict = "not learned"
+    else:
+        verdict = NOT_MEASURED if values == {NOT_MEASURED} else UNDECIDED
+    return _stated(verdict, outcomes)
+
+
+def _outcomes(criteria: pd.DataFrame, question: str) -> dict[int, str]:
+    rows = where(criteria, question=question)
+    return dict(zip(rows["number"].astype(int), rows["outcome"], strict=True))
+
+
+def _stated(verdict: str, outcomes: Mapping[int, str]) -> str:
+    by_outcome = {
+        outcome: ", ".join(str(number) for number, one in outcomes.items() if one == outcome)
+        for outcome in (HOLDS, FAILS, UNDECIDED, NOT_MEASURED)
+    }
+    said = "; ".join(f"{outcome}: {numbers}" for outcome, numbers in by_outcome.items() if numbers)
+    return f"{verdict} ({said})"
+
+
+def study_metrics(study: Study) -> dict[str, float]:
+    """For metrics/study.json: the few numbers that experiments are compared by.
+
+    Over the words of the runs that teach an assignment, or of all where none does.
+    """
+    tables = study.tables
+    focus = [name for name in study.conditions if name in ASSIGNED] or study.conditions
+    means = tables["by_word"].groupby(["measure", "checkpoint", "condition"])["mean"].mean()
+    named = {
+        **{name: name for name in ("accuracy", "frame", "choice", "substitution")},
+        **{name: name for name in ("discrimination", "drift_control", "gain")},
+        **{"p_answer": "p", "drift_near": "drift"},
+    }
+    metrics = {
+        name: means.get((measure, study.last), pd.Series(dtype=float)).reindex(focus).mean()
+        for name, measure in named.items()
+    }
+    forgotten = means["control_loss", study.last].reindex(focus).mean()
+    metrics["forgetting"] = forgotten - means["control_loss", "base"].mean()
+    loss = where(tables["checkpoint_loss"], checkpoint=study.last)
+    metrics["loss"] = loss[loss["condition"].isin(focus)]["loss"].mean()
+    estimates = where(tables["criteria"], question="RQ1").set_index("number")["estimate"]
+    names = ("consistency_gain", "assignment_ratio", "distance_closed", "step_ratio")
+    metrics |= dict(zip(names, estimates, strict=True))
+    return {name: round(float(value), 4) for name, value in metrics.items() if math.isfinite(value)}
+
+
+def verdict_metrics(study: Study) -> dict[str, Any]:
+    """For metrics/verdicts.json: of each question the verdict, stated in full, and criteria."""
+    criteria = study.tables["criteria"]
+    stated = {"RQ1": rq1(criteria), "RQ2": rq2(criteria)}
+    return {
+        question.lower(): {
+            "verdict": text.split(" (")[0],
+            "stated": text,
+            "criteria": [
+                {str(key): _six_digits(value) for key, value in row.items() if key != "question"}
+                for row in where(criteria, question=question).to_dict("records")
+            ],
+        }
+        for question, text in stated.items()
+    }
 
 
 def _six_digits(value: Any) -> Any:
@@ -187,107 +499,103 @@ def _six_digits(value: Any) -> Any:
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
-def limits(study: Study) -> dict[str, dict[str, float]]:
-    """What bounds the second verdict, before training and after, means over a condition's runs:
-    how much of the probability unseen words get, and how often a meaning finds its word.
-    """
-    means = study.tables["headlines"].set_index(["condition", "checkpoint"])
-    models = [(BASE, BASE), *((name, study.last) for name in study.params.runs.conditions)]
-    return {
-        model[0]: {
-            measure: round(float(means.loc[model, measure]), 4)
-            for measure in ("false_positive", "reverse_accuracy")
-        }
-        for model in models
+def _estimate(  # noqa: PLR0917 - what is registered for one number
+    study: Study,
+    name: str,
+    units: pd.Index,
+    values: Array | pd.Series,
+    model: Model,
+    threshold: float = math.nan,
+    bound: float = math.nan,
+    p: float = math.nan,
+) -> Estimate:
+    """Of ``values`` by type and unit; ratios come as logs, their threshold and bound do not."""
+    logs = model.kind == "log ratio"
+    marks = {"bound": bound, "threshold": threshold}
+    at = {
+        name: math.log(mark) if logs else mark
+        for name, mark in marks.items()
+        if not math.isnan(mark)
     }
+    types = list(units.get_level_values(0))
+    over = checked_interval(values, types, model, study.params, at)
+    shown = np.exp(values) if logs else values
+    of_units = pd.Series(np.asarray(shown), index=units)
+    return Estimate(name, of_units, model, over, threshold, bound, p)
 
 
-def claims_table(study: Study, differ: Verdict, taught: Verdict) -> pd.DataFrame:
-    """claim, had, measured, verdict: one row per claim of data/original_study.yaml.
+def _all_runs(study: Study) -> list[Run]:
+    names = set(study.tables["evaluation"]["run"]) - {"base"}
+    return sorted(Run.parse(str(name)) for name in names)
+
+
+def _runs(study: Study, numbers: Mapping[str, int], needed: str) -> list[Run]:
+    """The runs of these conditions.
 
     Raises:
-        KeyError: for a claim that nothing here measures.
+        Missing: where there are fewer than these numbers of them.
     """
-    tables, checkpoints = study.tables, study.checkpoints
-    losses = tables["checkpoint_loss"].pivot_table(index="run", columns="checkpoint", values="loss")
-    losses = losses[[Run.parse(run).condition == study.focus for run in losses.index]][checkpoints]
-    means = tables["headlines"].set_index(["condition", "checkpoint"])
-    models = [(BASE, BASE), (study.focus, study.last)]
-    drift = where(tables["drift_summary"], condition=study.focus, prompts=TASK)
-    text = page_template(CLAIMS).render(
-        losses=losses.mean(),
-        n_above=int((losses.iloc[:, -1] > losses.iloc[:, 0]).sum()),
-        n_runs=len(losses),
-        accuracy=means.loc[models, "accuracy"],
-        p=means.loc[models, "p"],
-        drift=drift.set_index("checkpoint")["mean"][checkpoints],
-        n_circuits=study.n_circuits,
-        n_examples=study.params.dataset.n_examples,
-        total_steps=study.total_steps,
-        differ=differ.outcome,
-        gain=taught.criteria[-1].outcome,
-    )
-    lines = [line.split(" | ") for line in text.splitlines()]
-    answers = {name: (measured, verdict) for name, measured, verdict in lines}
-    losses_of_the_original = course(entry["loss"] for entry in study.original["losses"])
-    known = {**study.original, "courses": losses_of_the_original}
-    rows = [
-        (claim["claim"].format_map(known), claim["had"].format_map(known), *answers[claim["name"]])
-        for claim in study.original["claims"]
+    runs = [run for run in _all_runs(study) if run.condition in numbers]
+    there = Counter(run.condition for run in runs)
+    if any(there[condition] < number for condition, number in numbers.items()):
+        names = ", ".join(f"{condition} ({there[condition]})" for condition in sorted(there))
+        raise Missing(f"it takes {needed}; there is {names or 'none'}")
+    return runs
+
+
+def _assigned_runs(study: Study, number: int) -> list[Run]:
+    each = ("a run", "two runs")[number - 1]
+    needed = f"{each} each of {', '.join(ASSIGNED)}"
+    runs = _runs(study, dict.fromkeys(ASSIGNED, number), needed)
+    there = Counter(run.condition for run in runs)
+    if len(set(there.values())) > 1:
+        raise Missing(f"it takes equally many runs of each assignment; there is {dict(there)}")
+    return runs
+
+
+def _of_pairs(
+    rows: pd.DataFrame, value: str, runs: Sequence[Run], checkpoints: Sequence[str]
+) -> tuple[pd.MultiIndex, Array]:
+    """Units and ``value`` of pairs ``[n_units, n_checkpoints, n_runs, n_checkpoints, n_runs]``.
+
+    A run with itself is 0, and so are pairs of two checkpoints of different conditions.
+
+    Raises:
+        Missing: where the table has not all pairs.
+    """
+    names = [run.name for run in runs]
+    sides = [("run_a", "checkpoint_a"), ("run_b", "checkpoint_b")]
+    for run, checkpoint in sides:
+        rows = rows[rows[run].isin(names) & rows[checkpoint].isin(list(checkpoints))]
+    keys = pd.MultiIndex.from_frame(rows[["type", "unit"]].fillna({"type": ""}))
+    units = keys.unique().sort_values()
+    ends = [
+        (pd.Index(list(checkpoints)).get_indexer(rows[at]), pd.Index(names).get_indexer(rows[run]))
+        for run, at in sides
     ]
-    return pd.DataFrame(rows, columns=["claim", "had", "measured", "verdict"])
+    n = len(names)
+    matrix = np.full((len(units), len(checkpoints), n, len(checkpoints), n), np.nan)
+    for (at_a, run_a), (at_b, run_b) in (ends, ends[::-1]):
+        matrix[units.get_indexer(keys), at_a, run_a, at_b, run_b] = rows[value]
+    never = np.eye(n, dtype=bool)
+    if len(checkpoints) > 1:
+        conditions = np.array([run.condition for run in runs])
+        never |= conditions[:, None] != conditions
+    matrix = np.where(never.reshape(1, 1, n, 1, n), 0, matrix)
+    if matrix.size == 0 or np.isnan(matrix).any():
+        raise Missing(f"it takes the {value} of every pair of {', '.join(names)}")
+    return units, matrix
 
 
-def recruited_counts(study: Study) -> dict[str, int]:
-    recruited = study.tables["recruited"]
-    counts = {name: len(where(recruited, direction=name)) for name in (RECRUITED, "retired")}
-    return {**counts, "words": int(recruited["word"].nunique())}
-
-
-def study_metrics(study: Study) -> dict[str, float]:
-    """The few numbers that experiments are compared by, means over the runs of a condition.
-
-    Of the condition ``mapped`` where it was run, else of the first. What compares conditions or
-    interventions is there where they were run.
-    """
-    tables, focus, last = study.tables, study.focus, study.last
-    means = tables["headlines"].set_index(["condition", "checkpoint"])
-    final, base = means.loc[(focus, last)], means.loc[(BASE, BASE)]
-    loss = where(tables["checkpoint_loss"], checkpoint=last)
-    loss = loss[[Run.parse(run).condition == focus for run in loss["run"]]]
-    drift = where(tables["drift_summary"], checkpoint=last)
-    # Corrected for a random set, and for no ceiling: that would take a second seed.
-    overlap = where(
-        study.overlap_at_middle(),
-        **{"condition": focus, "role": "discovery", "from": BASE, "to": last},
-    ).iloc[0]
-    metrics = {
-        "accuracy": final["accuracy"],
-        "p_answer": final["p"],
-        "loss": loss["loss"].mean(),
-        "forgetting": final["control_loss"] - base["control_loss"],
-        "overlap_beyond_chance": (overlap["jaccard"] - overlap["null"]) / (1 - overlap["null"]),
-    }
-    mapping = where(tables["mapping"], checkpoint=last)
-    curves = where(tables["faithfulness_summary"], condition=focus, checkpoint=last, circuit="own")
-    patching = where(tables["patching_summary"], condition=MAPPED, nodes=RECRUITED)
-    means_of = {
-        "drift_task": where(drift, condition=focus, prompts=TASK),
-        "drift_control": where(drift, condition=focus, prompts=CONTROL),
-        "drift_random": where(drift, condition=RANDOM_ADAPTER, prompts=TASK),
-        "cmd": where(curves, measure=CMD, ablation="mean"),
-        "accuracy_mapped_minus_shuffled": where(mapping, measure=ACCURACY),
-        "drift_beyond_shuffled": where(mapping, measure=DRIFT, prompts=TASK),
-        "patched_fraction": where(patching, direction=SUFFICIENCY),
-    }
-    for name, rows in means_of.items():
-        if len(rows) and math.isfinite(rows["mean"].iloc[0]):
-            metrics[name] = rows["mean"].iloc[0]
-    moved = where(tables["moved_features"], condition=focus)
-    for name, change in (("n_moved", TRAINED), ("n_moved_random", random_change(0))):
-        if len(rows := where(moved, change=change)):
-            metrics[name] = (rows["n_grown"] + rows["n_shrunk"]).mean()
-    # Where there were too few runs to search with, nothing is said: that is not the same as none.
-    if len(where(tables["recruitment_nulls"], comparison=f"{MAPPED} vs {SHUFFLED}")):
-        metrics["n_recruited"] = recruited_counts(study)[RECRUITED]
-    return {name: round(float(value), 4) for name, value in metrics.items()}
+def _balanced(
+    study: Study, role: str, column: str, conditions: Sequence[str]
+) -> tuple[pd.Series, int]:
+    """Of each (type, word) the mean over conditions, and how many answers it is the mean of."""
+    rows = where(study.tables["evaluation"], role=role, checkpoint=study.last)
+    rows = rows[rows["condition"].isin(list(conditions))].dropna(subset=[column])
+    if rows.empty:
+        raise Missing(f"it takes {role} prompts; there is none")
+    by_run = rows.groupby(["type", "word", "condition", "run"])[column].mean()
+    by_assignment = by_run.groupby(["type", "word", "condition"]).mean()
+    trials = int(rows.groupby(["type", "word"]).size().min())
+    return by_assignment.groupby(["type", "word"]).mean(), trials

@@ -15,17 +15,17 @@ import pandas as pd
 from rich.progress import track
 
 from circuitdrift.core import paths
-from circuitdrift.core.files import read_json, replacing, write_json, write_table
+from circuitdrift.core.files import read_json, replacing, write_table
 from circuitdrift.core.prompts import read_prompts
 from circuitdrift.core.study import BASE, Run, checkpoints_in
 from circuitdrift.core.tokens import load_tokenizer
 from circuitdrift.evaluation import (
+    ANSWERED_ROLES,
     READINGS_FILE,
     evaluate_model,
-    headline,
-    load_prompt_ends,
-    read_prompt_ends,
-    save_prompt_ends,
+    load_ends,
+    read_ends,
+    save_ends,
 )
 from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.models.lora import adapted, adapter_norms
@@ -37,47 +37,47 @@ if TYPE_CHECKING:
 
 
 def run(params: Params, run_name: str) -> None:
-    """Write the run's table of every prompt at every checkpoint and its headline numbers; of a
-    run, how much the adapter changes each layer's weights; of the base, its readings.
-    """
+    """Write the run's table of every prompt at every checkpoint; of a run, how much the adapter
+    changes each layer's weights; of the base, its readings."""
     prepare_torch(params.compute)
     prompts, batch_size = read_prompts(paths.PROMPTS), params.evaluate.batch_size
+    condition, seed = (BASE, 0) if run_name == BASE else astuple(Run.parse(run_name))
     checkpoints = [] if run_name == BASE else checkpoints_in(paths.CHECKPOINTS / run_name)
-    base = None if run_name == BASE else load_prompt_ends(paths.evaluation(BASE) / READINGS_FILE)
+    base = None if run_name == BASE else load_ends(paths.evaluation(BASE) / READINGS_FILE)
     tokenizer, base_model = load_tokenizer(paths.BASE_MODEL), load_model(paths.BASE_MODEL)
     with replacing(paths.evaluation(run_name)) as out:
         tables = []
-        for place, model in track(
-            _models(base_model, run_name, checkpoints),
+        for checkpoint, step, model in track(
+            _models(base_model, checkpoints),
             description=f"evaluate {run_name}",
             total=max(1, len(checkpoints)),
         ):
-            ends = read_prompt_ends(model, tokenizer, prompts, batch_size)
+            ends = read_ends(model, tokenizer, prompts, batch_size)
             table = evaluate_model(
-                model, tokenizer, prompts, batch_size, ends=ends, base=base or ends
+                *(model, tokenizer, prompts, condition, batch_size), ends=ends, base=base or ends
             )
+            place = {"run": run_name, "condition": condition, "seed": seed}
+            place |= {"checkpoint": checkpoint, "step": step}
             tables.append(pd.DataFrame(place, index=table.index).join(table))
+            if run_name == BASE:
+                compared = {prompt.text for prompt in prompts if prompt.role in ANSWERED_ROLES}
+                save_ends({text: ends[text] for text in compared}, out / READINGS_FILE)
+            del ends  # the logits of hundreds of texts, before the next checkpoint's
         whole = pd.concat(tables, ignore_index=True)
         write_table(out / paths.evaluation_table(run_name).name, whole)
-        write_json(out / paths.evaluation_metrics(run_name).name, headline(whole))
-        if run_name == BASE:
-            save_prompt_ends(ends, out / READINGS_FILE)
-        else:
+        if run_name != BASE:
             write_table(out / paths.lora_norms(run_name).name, _norms(checkpoints))
 
 
 def _models(
-    model: PreTrainedModel, run_name: str, checkpoints: list[Path]
-) -> Iterator[tuple[dict[str, str | int], PreTrainedModel]]:
-    """The base model or, in its place, each checkpoint, with the columns that name it."""
-    condition, seed = (BASE, 0) if run_name == BASE else astuple(Run.parse(run_name))
-    run = {"run": run_name, "condition": condition, "seed": seed}
-    if run_name == BASE:
-        yield {**run, "checkpoint": BASE, "step": 0}, model
+    model: PreTrainedModel, checkpoints: list[Path]
+) -> Iterator[tuple[str, int, PreTrainedModel]]:
+    """Name, step and model of each checkpoint; of the base model where there is none."""
+    if not checkpoints:
+        yield BASE, 0, model
     for path in checkpoints:
-        step = read_json(path / "progress.json")["step"]
         with adapted(model, path):
-            yield {**run, "checkpoint": path.name, "step": step}, model
+            yield path.name, read_json(path / "progress.json")["step"], model
 
 
 def _norms(checkpoints: list[Path]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Stage finetune@run: the base model and one condition's examples become LoRA checkpoints."""
+"""Stage finetune@run: the base model and a run's examples become LoRA checkpoints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from circuitdrift.core import paths
 from circuitdrift.core.files import replacing
 from circuitdrift.core.prompts import read_examples
-from circuitdrift.core.study import Run
+from circuitdrift.core.study import derived_seed
 from circuitdrift.core.tokens import load_tokenizer
 from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.models.lora import add_lora
@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 
 def run(params: Params, run_name: str) -> None:
     """Write models/checkpoints/<run>/ and reports/runs/<run>/training/, each when it is whole."""
-    named = Run.parse(run_name)
     prepare_torch(params.compute)
-    examples = read_examples(paths.training_examples(named.condition))
+    examples = read_examples(paths.training_examples(run_name))
     tokenizer = load_tokenizer(paths.BASE_MODEL)
     rows = [labelled(tokenizer, example, params.train.loss_on) for example in examples]
-    model = add_lora(load_model(paths.BASE_MODEL), params.train.lora, named.seed)
+    model = add_lora(
+        load_model(paths.BASE_MODEL), params.train.lora, derived_seed(run_name, "adapter")
+    )
     with (
         replacing(paths.CHECKPOINTS / run_name) as checkpoints,
         replacing(paths.training_log(run_name)) as log,
@@ -33,7 +34,8 @@ def run(params: Params, run_name: str) -> None:
             model,
             rows,
             settings=params.train,
-            seed=named.seed,
+            order_seed=derived_seed(run_name, "order"),
+            dropout_seed=derived_seed(run_name, "dropout"),
             checkpoints=checkpoints,
             log=log,
         )

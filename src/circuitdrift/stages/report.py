@@ -13,43 +13,24 @@ from matplotlib.figure import Figure
 
 from circuitdrift.core import paths
 from circuitdrift.core.files import (
-    read_json,
     remove_other_runs,
     replacing,
     write_json,
     write_table,
     write_text,
 )
-from circuitdrift.core.study import BASE, Run
+from circuitdrift.core.prompts import read_examples, read_prompts
+from circuitdrift.core.study import ASSIGNED, BASE, Run
 from circuitdrift.core.yaml import read_yaml
-from circuitdrift.report.baselines import baseline_table, compare_baselines
-from circuitdrift.report.faithfulness import (
-    faithfulness_summary,
-    patching_summary,
-    specificity_summary,
-    transfer_summary,
-)
+from circuitdrift.report import summaries
 from circuitdrift.report.figures import draw
-from circuitdrift.report.mapping import mapping
 from circuitdrift.report.page import render_report
 from circuitdrift.report.style import use_style
-from circuitdrift.report.summaries import (
-    Study,
-    change_map,
-    drift_summary,
-    headline_means,
-    loss_at_checkpoints,
-    loss_by_step,
-    mapping_by_place,
-    overlap_summary,
-    under_each_run,
-    where,
-    with_interval,
-)
+from circuitdrift.report.summaries import Study
 from circuitdrift.report.verdicts import (
-    circuits_differ,
-    claims_table,
-    mappings_taught,
+    criteria_tables,
+    rq1,
+    rq2,
     study_metrics,
     verdict_metrics,
 )
@@ -60,25 +41,30 @@ if TYPE_CHECKING:
 # What pandas would read as numbers or as nothing, but are names.
 _NAMES = dict.fromkeys(
     (
-        *("run", "run_a", "run_b", "condition", "prompt", "role", "type", "word"),
-        *("from", "to", "checkpoint", "circuit_from", "model", "circuit", "nodes", "prompts"),
-        *("segment", "name", "direction", "comparison", "ablation", "promotes", "suppresses"),
+        *("run", "run_a", "run_b", "donor", "recipient", "condition", "prompt", "role", "type"),
+        *("word", "unit", "template", "assigned", "chosen", "change", "from", "to", "checkpoint"),
+        *("checkpoint_a", "checkpoint_b", "circuit_from", "model", "ablation", "circuit"),
+        *("nodes", "prompts", "kind", "promotes", "suppresses"),
     ),
     str,
 )
 # The tables of a run's interventions, with the columns that stand for one where none was made.
 INTERVENTIONS = {
-    "faithfulness": ["checkpoint", "ablation", "circuit", "size", "value", "full", "empty"],
-    "transfer": ["circuit_from", "model", "value", "full", "empty"],
-    "patching": ["direction", "nodes", "n_nodes", "base", "tuned", "patched"],
-    "specificity": ["circuit", "prompts", "full", "ablated"],
-    "ablation_rank": ["checkpoint", "n_nodes", "spearman"],
+    "interchange": [
+        *("donor", "recipient", "type", "word", "k", "nodes"),
+        *("n_prompts", "donor_d", "recipient_d", "patched_d"),
+    ],
+    "faithfulness": [
+        *("model", "ablation", "circuit", "size", "type", "word", "value", "full", "empty"),
+    ],
+    "transfer": ["circuit_from", "model", "type", "word", "value", "full", "empty"],
+    "specificity": ["circuit", "prompts", "unit", "full", "ablated"],
 }
+# Over all runs or summarised here; those of the stage compare lie in its own folder.
 WRITTEN = (
-    *("evaluation", *INTERVENTIONS, "loss", "understanding", "drift_summary"),
-    *("mapping", "mapping_by_place", "overlap_summary", "faithfulness_summary"),
-    *("transfer_summary", "patching_summary", "specificity_summary", "ablation_rank_summary"),
-    *("baselines", "claims"),
+    *("evaluation", "loss", "lora_norms", *INTERVENTIONS, "examples", "checkpoint_loss"),
+    *("by_word", "by_condition", "between", "closed"),
+    *("criteria", "comparisons", "steps", "words", "coverage"),
 )
 
 
@@ -87,21 +73,25 @@ def run(params: Params) -> None:
     use_style()
     _remove_other_runs(params)
     study = summarise(Study(params, _read_tables(params), read_yaml(paths.ORIGINAL_STUDY)))
-    differ, taught = circuits_differ(study), mappings_taught(study)
-    claims = claims_table(study, differ, taught)
-    study = replace(study, tables={**study.tables, "claims": claims})
-    with replacing(paths.REPORT_TABLES) as directory:
-        for name in WRITTEN:
-            write_table(directory / f"{name}.csv", study.tables[name])
-    with replacing(paths.METRICS) as directory:
-        write_json(directory / paths.STUDY_METRICS.name, study_metrics(study))
-        write_json(directory / paths.VERDICTS.name, verdict_metrics(study, differ, taught))
+    write_tables(study)
     figures = draw(study)
     with replacing(paths.FIGURES) as directory:
         directory.mkdir()
         for name, figure in figures.items():
             save(figure, directory / f"{name}.png")
-    write_text(paths.REPORT, render_report(study, [differ, taught], list(figures)))
+    criteria = study.tables["criteria"]
+    verdicts = {"RQ1": rq1(criteria), "RQ2": rq2(criteria)}
+    write_text(paths.REPORT, render_report(study, verdicts, list(figures)))
+
+
+def write_tables(study: Study) -> None:
+    """The tables and metrics that git keeps."""
+    with replacing(paths.REPORT_TABLES) as directory:
+        for name in WRITTEN:
+            write_table(directory / f"{name}.csv", study.tables[name])
+    with replacing(paths.METRICS) as directory:
+        write_json(directory / paths.STUDY_METRICS.name, study_metrics(study))
+        write_json(directory / paths.VERDICTS.name, verdict_metrics(study))
 
 
 def save(figure: Figure, file: Path | IO[bytes]) -> None:
@@ -110,30 +100,51 @@ def save(figure: Figure, file: Path | IO[bytes]) -> None:
     plt.close(figure)
 
 
+def summarise(study: Study) -> Study:
+    """With all that the figures draw, the page prints and the verdicts weigh."""
+    tables, units = study.tables, summaries.of_units(study)
+    return replace(
+        study,
+        tables={
+            **tables,
+            "checkpoint_loss": summaries.checkpoint_loss(tables["loss"], tables["evaluation"]),
+            "by_word": summaries.by_word(units),
+            "by_condition": summaries.by_condition(units, study.params),
+            "between": summaries.between(study),
+            "closed": summaries.closed(study),
+            **criteria_tables(study),
+        },
+    )
+
+
 def _remove_other_runs(params: Params) -> None:
     """What is left of runs, or of interventions in runs, that params.yaml no longer names."""
     remove_other_runs(paths.RUNS, params.runs.all)
+    intervened = _intervened(params)
     for run in params.runs.all:
-        if run.condition not in params.intervene.conditions:
+        if run not in intervened:
             shutil.rmtree(paths.interventions(run.name), ignore_errors=True)
+
+
+def _intervened(params: Params) -> list[Run]:
+    settings = params.intervene
+    return [
+        run
+        for run in params.runs.all
+        if run.condition in settings.conditions and run.seed in settings.seeds
+    ]
 
 
 def _read_tables(params: Params) -> dict[str, pd.DataFrame]:
     """The tables of the stages before, by name, those of each run over all runs."""
     runs = params.runs.all
-    conditions = {BASE: BASE, **{run.name: run.condition for run in runs}}
-    headlines = [
-        {"run": run, "condition": condition, "checkpoint": checkpoint, **numbers}
-        for run, condition in conditions.items()
-        for checkpoint, numbers in read_json(paths.evaluation_metrics(run)).items()
-    ]
     logs = {run.name: pd.read_csv(paths.training_loss(run.name), sep="\t") for run in runs}
-    answers = pd.concat([_read(paths.evaluation_table(run.name)) for run in runs])
+    answers = [_read(paths.evaluation_table(name)) for name in (BASE, *(run.name for run in runs))]
     return {
-        "headlines": headline_means(pd.DataFrame(headlines)),
-        "loss": loss_by_step(logs),
-        "evaluation": under_each_run(_read(paths.evaluation_table(BASE)), answers),
-        "norms": pd.concat([_of_run(run, paths.lora_norms(run.name)) for run in runs]),
+        "evaluation": pd.concat(answers, ignore_index=True),
+        "loss": summaries.loss_by_step(logs),
+        "lora_norms": pd.concat([_of_run(run, paths.lora_norms(run.name)) for run in runs]),
+        "examples": _examples(params),
         **{path.stem: _read(path) for path in sorted(paths.COMPARE_TABLES.glob("*.csv"))},
         **{name: _interventions(params, name) for name in INTERVENTIONS},
     }
@@ -142,12 +153,29 @@ def _read_tables(params: Params) -> dict[str, pd.DataFrame]:
 def _interventions(params: Params, name: str) -> pd.DataFrame:
     """One kind of them in all runs; its columns alone where none was made."""
     tables = [
-        _of_run(run, paths.interventions(run.name) / f"{name}.csv")
-        for run in params.runs.all
-        if run.condition in params.intervene.conditions
+        _of_run(run, paths.interventions(run.name) / f"{name}.csv") for run in _intervened(params)
     ]
-    columns = ["run", "condition", "seed", "prompt", *INTERVENTIONS[name]]
+    columns = ["run", "condition", "seed", *INTERVENTIONS[name]]
     return pd.concat(tables) if tables else pd.DataFrame(columns=columns)
+
+
+def _examples(params: Params) -> pd.DataFrame:
+    """type, word, meaning, training, prompt: of each word one sentence and one prompt.
+
+    The sentence is the first of the first run that teaches an assignment; empty where none does.
+    """
+    teaching = [run for run in params.runs.all if run.condition in ASSIGNED][:1]
+    examples = [one for run in teaching for one in read_examples(paths.training_examples(run.name))]
+    sentences = {(one.type, one.word): one.text for one in reversed(examples)}
+    prompts = [prompt for prompt in read_prompts(paths.PROMPTS) if prompt.role == "near"]
+    rows = {
+        (one.type, one.word): (one.answer, sentences.get((str(one.type), str(one.word))), one.text)
+        for one in reversed(prompts)
+    }
+    return pd.DataFrame(
+        [(*word, *rows[word]) for word in sorted(rows)],
+        columns=["type", "word", "meaning", "training", "prompt"],
+    )
 
 
 def _of_run(run: Run, path: Path) -> pd.DataFrame:
@@ -158,35 +186,3 @@ def _of_run(run: Run, path: Path) -> pd.DataFrame:
 
 def _read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=_NAMES, keep_default_na=False, na_values=[""])
-
-
-def summarise(study: Study) -> Study:
-    """With all that the figures draw, the page prints and the verdicts weigh."""
-    tables, settings, checkpoints = study.tables, study.params.statistics, study.checkpoints
-    drift, places = tables["drift"], tables["change_by_place"]
-    evaluation = tables["evaluation"]
-    checkpoint_loss = loss_at_checkpoints(tables["loss"], evaluation)
-    known = baseline_table(drift, evaluation, tables["norms"], checkpoint_loss, checkpoints)
-    summaries = {
-        "checkpoint_loss": checkpoint_loss,
-        "understanding": with_interval(
-            where(evaluation, role="evaluation"),
-            ["condition", "type", "word", "checkpoint"],
-            "p",
-            settings,
-        ),
-        "drift_summary": drift_summary(drift, settings),
-        "mapping": mapping(drift, tables["between_runs"], evaluation, settings),
-        "mapping_by_place": mapping_by_place(places, study.last, settings),
-        "change": change_map(places, study.focus, study.last),
-        "overlap_summary": overlap_summary(tables["overlap"]),
-        "faithfulness_summary": faithfulness_summary(tables["faithfulness"], settings),
-        "transfer_summary": transfer_summary(tables["transfer"], settings),
-        "patching_summary": patching_summary(tables["patching"], settings),
-        "specificity_summary": specificity_summary(tables["specificity"], settings),
-        "ablation_rank_summary": with_interval(
-            tables["ablation_rank"], ["condition", "checkpoint"], "spearman", settings
-        ),
-        "baselines": compare_baselines(known, settings),
-    }
-    return replace(study, tables={**tables, **summaries})

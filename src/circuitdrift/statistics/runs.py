@@ -1,20 +1,26 @@
 """Exact tests that relabel runs: the second round's confirmatory ones (docs/preregistration.md).
 
 Distances and similarities come as ``[n_words, n_runs, n_runs]``: a word's mean over its prompts.
-Every test is one-sided and goes through all relabelings, the true one among them.
+Every test is one-sided and goes through all relabelings, the true one among them. Of more than
+`MOST`, which the registered design has not, `DRAWN` are drawn beside the true one; their p is valid
+too (Phipson and Smyth 2010).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from circuitdrift.statistics.intervals import Array
-from circuitdrift.statistics.words import one_sided_p
+from circuitdrift.statistics.words import Array, one_sided_p
+
+MOST = 200_000  # five seeds of three assignments have 126,126 partitions
+DRAWN = 20_000
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,11 @@ def consistency_test(similarity: ArrayLike, in_group: Sequence[bool]) -> Relabel
     n, size = own.size, int(own.sum())
     if matrix.shape[1] != n or size < 2 or size == n:
         raise ValueError(f"a group of at least two of {matrix.shape[1]} runs, got {in_group}")
-    members = np.array(list(combinations(range(n), size)))
-    groups = np.zeros((len(members), n))
-    np.put_along_axis(groups, members, 1, axis=1)
+    groups = _drawn(own.astype(float))
+    if math.comb(n, size) <= MOST:
+        members = np.array(list(combinations(range(n), size)))
+        groups = np.zeros((len(members), n))
+        np.put_along_axis(groups, members, 1, axis=1)
     within = np.einsum("gi,wij,gj->gw", groups, matrix, groups) / (size * (size - 1))
     between = np.einsum("gi,wij,gj->gw", groups, matrix, 1 - groups) / (size * (n - size))
     true = int(np.flatnonzero((groups == own).all(1))[0])
@@ -69,7 +77,10 @@ def assignment_test(distance: ArrayLike, assignments: Sequence[str]) -> Relabeli
         raise ValueError(f"assignments of two runs or more and equally many, got {assignments}")
     if codes.size != matrix.shape[1]:
         raise ValueError(f"{matrix.shape[1]} runs need as many assignments, got {codes.size}")
-    partitions = np.array(list(_partitions(codes.size, int(counts[0]))))
+    ways = math.factorial(codes.size) // math.factorial(counts[0]) ** len(names)
+    partitions = _drawn(codes)
+    if ways // math.factorial(len(names)) <= MOST:
+        partitions = np.array(list(_partitions(codes.size, int(counts[0]))))
     together = partitions[:, :, None] == partitions[:, None, :]
     n_within = codes.size * (int(counts[0]) - 1)
     n_between = codes.size * (codes.size - int(counts[0]))
@@ -99,20 +110,31 @@ def step_test(distance: ArrayLike, assignments: Sequence[str]) -> RelabelingTest
     one, other = np.nonzero((labels[:, None] == labels) & ~np.eye(n, dtype=bool))
     if one.size == 0:
         raise ValueError(f"an assignment of two runs or more, got {assignments}")
+    # The checkpoint of each run that is called t.
+    first = np.zeros((DRAWN + 1, n), dtype=int)
+    first[1:] = np.random.default_rng(0).integers(0, 2, (DRAWN, n))
+    if 2**n <= MOST:
+        first = np.array(list(product((0, 1), repeat=n)))
+    a, b = first[:, one], first[:, other]
     logs = []
-    for swaps in product((0, 1), repeat=n):
-        first = np.array(swaps)  # the checkpoint of each run that is called t
-        a, b = first[one], first[other]
-        apart = matrix[:, a, one, 1 - b, other].mean(1)
-        same = (matrix[:, a, one, b, other] + matrix[:, 1 - a, one, 1 - b, other]).mean(1) / 2
+    for of_word in matrix:
+        apart = of_word[a, one, 1 - b, other].mean(1)
+        same = (of_word[a, one, b, other] + of_word[1 - a, one, 1 - b, other]).mean(1) / 2
         logs.append(np.log(apart / same))
-    by_word = np.array(logs)
+    by_word = np.stack(logs, axis=1)  # [n_swaps, n_words]
     return _result(np.exp(by_word.mean(1)), np.exp(by_word), true=0)
 
 
 def _result(estimates: Array, by_word: Array, true: int) -> RelabelingTest:
     observed = float(estimates[true])
     return RelabelingTest(observed, by_word[true], one_sided_p(estimates, observed), len(estimates))
+
+
+def _drawn(labels: NDArray[Any]) -> NDArray[Any]:
+    """The labels ``[n]`` and random orders of them ``[1 + DRAWN, n]``."""
+    drawn = np.tile(labels, (DRAWN + 1, 1))
+    drawn[1:] = np.random.default_rng(0).permuted(drawn[1:], axis=1)
+    return drawn
 
 
 def _symmetric(values: ArrayLike) -> Array:

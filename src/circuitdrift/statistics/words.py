@@ -3,56 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from circuitdrift.statistics.intervals import Array, Interval, sample
+Array = NDArray[np.float64]
 
 # Means that differ by less than this share of the largest value are equal but for rounding.
 ROUNDING = 1e-9
 
 
-def mean_over_words(values: ArrayLike, types: Sequence[str], confidence: float) -> Interval:
-    """Mean over words with its interval for other words of these types.
+@dataclass(frozen=True)
+class Interval:
+    """A mean and its confidence interval, in the unit of the values."""
 
-    Student's t with the variance within types, pooled: words - types degrees of freedom.
+    mean: float
+    low: float
+    high: float
+
+
+def mean_over_words(values: ArrayLike, types: Sequence[str], confidence: float) -> Interval:
+    """Mean over words ``[n_words]`` with its interval, which is not checked for its coverage."""
+    numbers = np.asarray(values, dtype=np.float64)
+    mean, half = float(numbers.mean()), float(half_widths(numbers, types, confidence))
+    return Interval(mean, mean - half, mean + half)
+
+
+def half_widths(values: Array, types: ArrayLike, confidence: float) -> Array:
+    """Half the width of the interval of each mean ``[...]`` over words' values ``[..., n_words]``.
+
+    For other words of these types: Student's t with the variance within types, pooled.
 
     Args:
-        values: one number for each word ``[n_words]``.
         types: each word's ``[n_words]``.
 
     Raises:
-        ValueError: where no type has two words, or a value is not finite.
+        ValueError: where no type has two words.
     """
     from scipy import stats
 
-    numbers, labels = sample(values, "values"), np.asarray(types)
-    if labels.shape != numbers.shape:
-        raise ValueError(f"every word has a value and a type, got {numbers.size}, {labels.size}")
-    names, codes = np.unique(labels, return_inverse=True)
-    freedom = numbers.size - names.size
-    if freedom == 0:
-        raise ValueError(f"one type must have two words, got {list(labels)}")
-    means = np.bincount(codes, numbers) / np.bincount(codes)
-    variance = float(((numbers - means[codes]) ** 2).sum()) / freedom
-    half = stats.t.ppf((1 + confidence) / 2, freedom) * np.sqrt(variance / numbers.size)
-    mean = float(numbers.mean())
-    return Interval(mean, float(mean - half), float(mean + half))
+    freedom = values.shape[-1] - np.unique(np.asarray(types)).size
+    t = stats.t.ppf((1 + confidence) / 2, freedom)
+    return np.asarray(t * np.sqrt(pooled_variance(values, types) / values.shape[-1]))
 
 
-def ratio_over_words(ratios: ArrayLike, types: Sequence[str], confidence: float) -> Interval:
-    """exp of the mean log of each word's ratio, with the interval of :func:`mean_over_words`.
+def pooled_variance(values: Array, types: ArrayLike) -> Array:
+    """Variance within types ``[...]`` of words' values ``[..., n_words]``.
+
+    It has words - types degrees of freedom.
 
     Raises:
-        ValueError: where a ratio is not above 0.
+        ValueError: where no type has two words.
     """
-    numbers = sample(ratios, "ratios")
-    if (numbers <= 0).any():
-        raise ValueError(f"ratios must be above 0, got {numbers}")
-    logs = mean_over_words(np.log(numbers), types, confidence)
-    return Interval(*(float(np.exp(end)) for end in (logs.mean, logs.low, logs.high)))
+    names, codes = np.unique(np.asarray(types), return_inverse=True)
+    freedom = codes.size - names.size
+    if freedom == 0:
+        raise ValueError(f"one type must have two words, got {list(names)}")
+    means = values @ (np.eye(names.size)[codes] / np.bincount(codes))  # [..., n_types]
+    return np.asarray(((values - means[..., codes]) ** 2).sum(-1) / freedom)
 
 
 def sign_flip_p(values: ArrayLike) -> float:
@@ -63,9 +73,19 @@ def sign_flip_p(values: ArrayLike) -> float:
     Args:
         values: what lies beyond the bound, for each word ``[n_words]``.
     """
-    numbers = sample(values, "values")
-    signs = np.array(list(product((1.0, -1.0), repeat=numbers.size)))
-    return one_sided_p(signs @ numbers, float(numbers.sum()))
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size < 2 or not np.isfinite(numbers).all():
+        raise ValueError(f"signs of at least two finite values are turned, got {numbers}")
+    # The sums of the two halves under all their signs, put together by counting: 24 words have
+    # 16 million sums, and their halves 4,096 each.
+    halves = [
+        np.array(list(product((1.0, -1.0), repeat=half.size))) @ half
+        for half in np.array_split(numbers, 2)
+    ]
+    first, second = halves[0], np.sort(halves[1])
+    least = numbers.sum() - ROUNDING * np.abs(numbers).sum()
+    reached = second.size - np.searchsorted(second, least - first)
+    return float(reached.sum() / (first.size * second.size))
 
 
 def one_sided_p(statistics: Array, observed: float) -> float:

@@ -1,4 +1,4 @@
-"""Figures of a sweep: maps over two params, curves over steps, measures from rung to rung."""
+"""Figures of a sweep: what length and size do, word by word, and measures from rung to rung."""
 
 from __future__ import annotations
 
@@ -10,144 +10,92 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from circuitdrift.report.style import NEUTRAL, errorbars, heat_map, look
-from circuitdrift.report.summaries import where
+from circuitdrift.core.study import ASSIGNED
+from circuitdrift.report.style import NEUTRAL, look
+from circuitdrift.sweep.criteria import GRID, MATCHED, of_arms
+from circuitdrift.sweep.page import TAUGHT, Page, plain
 
-EPOCHS = "train.epochs"
-
-# measure: (title, its null, what the null is)
-CURVES = {
-    "accuracy": ("accuracy (held out)", "base_accuracy", "base model"),
-    "p_answer": ("p(answer) (held out)", "base_p_answer", "base model"),
-    "drift_task": ("drift of task prompts", "drift_random", "random adapters"),
-    "overlap_beyond_chance": ("node overlap with base\nbeyond chance", "", ""),
-    "moved_features": ("moved features", "moved_features_random", "random adapters"),
-    "faithfulness_cmd": ("CMD of its own circuits", "faithfulness_cmd_random", "random circuits"),
+EPOCHS, SIZE, LOSS_ON = "train.epochs", "dataset.n_examples", "train.loss_on"
+LADDER = "ladder"
+ACROSS = {
+    "balanced_accuracy": "balanced accuracy",
+    "p": "p(answer)",
+    "substitution": "substitution",
+    "drift": "drift from base",
 }
-# panel: {measure: label}
-RUNGS = {
-    "held-out prompts": {
-        "accuracy": "accuracy",
-        "p_answer": "p(answer)",
-        "base_accuracy": "accuracy, base model",
-        "base_p_answer": "p(answer), base model",
-    },
-    "drift from base": {
-        "drift_task": "task prompts",
-        "drift_control": "control prompts",
-        "drift_random": "task prompts, random adapters",
-    },
-}
+RUNGS = {"accuracy": "accuracy", "p": "p(answer)", "drift": "drift from base"}
+CHANCE = {"balanced_accuracy", "accuracy", "substitution"}
+APART = 0.22  # between the series at one place of an axis
 
 
-def draw(
-    values: pd.DataFrame, settings: pd.DataFrame, arms: Mapping[str, Mapping[str, Sequence[str]]]
-) -> dict[str, Figure]:
-    """Maps of each product of two params, curves over steps, each ladder; by the file's name.
-
-    The arguments are attributes of :class:`circuitdrift.sweep.summary.Page`.
-    """
-    drawn: dict[str, Figure] = {}
-    for arm, names in arms["product"].items():
-        keys = varied(settings.loc[list(names)])
-        if len(keys) == 2:
-            drawn[arm] = grid_figure(values[values["experiment"].isin(names)], settings, keys)
-    if recipe := on_one_recipe(arms):
-        keys = [key for key in varied(settings.loc[recipe]) if key != EPOCHS]
-        rows = settings.loc[recipe, keys].sort_values(keys) if keys else settings.loc[recipe, []]
-        lines = {
-            str(name): ", ".join(f"{key} = {plain(row[key])}" for key in keys)
-            for name, row in rows.iterrows()
-        }
-        drawn["by_steps"] = steps_figure(values, lines)
-    for arm, names in arms["rungs"].items():
-        if names:
-            drawn[arm] = ladder_figure(values, names)
+def draw(page: Page) -> dict[str, Figure]:
+    """The figures whose arms have experiments, by the file's name."""
+    drawn = {}
+    if page.arm(GRID, MATCHED):
+        drawn["length_size"] = length_size_figure(page)
+    if rungs := page.arm(LADDER):
+        drawn["ladder"] = ladder_figure(page, rungs)
     return drawn
 
 
-def plain(value: Any) -> str:
-    """A value of params.yaml: 3.0 as 3, 0.0005 as 0.0005."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def varied(settings: pd.DataFrame) -> list[str]:
-    """The params in which experiments differ."""
-    return [str(key) for key in settings if settings[key].astype(str).nunique() > 1]
-
-
-def on_one_recipe(arms: Mapping[str, Mapping[str, Sequence[str]]]) -> list[str]:
-    """Experiments that steps may compare, each once; a ladder's rungs differ in too much."""
-    lists = [*arms["product"].values(), *arms["together"].values()]
-    return list(dict.fromkeys(name for names in lists for name in names))
-
-
-def grid_figure(values: pd.DataFrame, settings: pd.DataFrame, keys: Sequence[str]) -> Figure:
-    """A heat map a measure over two params; an experiment that is not there stays grey."""
-    down, across = keys
-    rows = values.join(settings[[down, across]], on="experiment")
-    figure, axes = _panels()
-    for axis, (measure, (title, _, _)) in zip(axes, CURVES.items(), strict=True):
-        of_measure = where(rows, measure=measure)
-        grid = of_measure.pivot_table(index=down, columns=across, values="mean")
-        if of_measure.empty:
-            axis.set_axis_off()
-            continue
-        top = of_measure["mean"].max()
-        # Colours start at 0, so that small differences look small.
-        heat_map(
-            grid.sort_index(ascending=False).rename(index=plain, columns=plain),
-            axis,
-            vmin=0.0,
-            vmax=top if top > 0 else 1.0,
-            cmap="mako",
-            annot=True,
-            fmt=".0f" if top > 2 else ".2f",
-            annot_kws={"fontsize": "medium"},
-            cbar=False,
-        )
-        axis.set_title(title, fontsize="medium")
+def length_size_figure(page: Page) -> Figure:
+    """A column a measure; above, epochs with a series a size; below, sizes at equal steps."""
+    figure, axes = plt.subplots(2, len(ACROSS), figsize=(5.2 * len(ACROSS), 11), sharey="col")
+    grid, matched = (of_arms(page.settings, arm) for arm in (GRID, MATCHED))
+    epochs, sizes, steps = sorted({*grid[EPOCHS]}), sorted({*grid[SIZE]}), sorted({*matched[SIZE]})
+    for (above, below), (measure, title) in zip(axes.T, ACROSS.items(), strict=True):
+        for index, (size, rows) in enumerate(grid.groupby(SIZE)):
+            shift = APART * (index - (len(sizes) - 1) / 2)
+            places = {name: epochs.index(row[EPOCHS]) + shift for name, row in rows.iterrows()}
+            _series(above, page, measure, places, f"{size} examples", **look(index))
+        places = {name: steps.index(row[SIZE]) for name, row in matched.iterrows()}
+        _series(below, page, measure, places, "at equal steps", **look(len(sizes)))
+        above.set_ylim(bottom=0)
+        above.set_title(title, fontsize="medium")
+        above.set_xticks(range(len(epochs)), map(plain, epochs))
+        below.set_xticks(range(len(steps)), map(plain, steps))
+        above.set_xlabel("epochs")
+        below.set_xlabel("examples, at equal steps")
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
     return figure
 
 
-def steps_figure(values: pd.DataFrame, lines: Mapping[str, str]) -> Figure:
-    """Each measure against optimiser steps, and what chance gives of it.
-
-    ``lines`` says which line each experiment stands on.
-    """
-    steps = where(values, measure="steps").set_index("experiment")["mean"]
-    rows = values.assign(at=values["experiment"].map(steps), line=values["experiment"].map(lines))
-    rows = rows.dropna(subset="line").sort_values("at")
-    figure, axes = _panels()
-    for axis, (measure, (title, null, chance)) in zip(axes, CURVES.items(), strict=True):
-        for index, line in enumerate(dict.fromkeys(lines.values())):
-            errorbars(axis, where(rows, measure=measure, line=line), look(index), line)
-        of_null = where(rows, measure=null)
-        axis.plot(of_null["at"], of_null["mean"], "x", color=NEUTRAL, label="chance")
-        axis.set_title(f"{title}\n(chance: {chance})" if chance else title, fontsize="medium")
-        axis.set(xscale="log", xlabel="optimiser steps")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return figure
-
-
-def ladder_figure(values: pd.DataFrame, rungs: Sequence[str]) -> Figure:
+def ladder_figure(page: Page, rungs: Sequence[str]) -> Figure:
     """Measures from rung to rung, a panel below the other."""
-    size = (8 + 1.1 * len(rungs), 4.5 * len(RUNGS))
-    figure, axes = plt.subplots(len(RUNGS), 1, figsize=size, sharex=True)
-    place = {name: index for index, name in enumerate(rungs)}
-    rows = values[values["experiment"].isin(place)]
-    rows = rows.assign(at=rows["experiment"].map(place)).sort_values("at")
-    for axis, (title, measures) in zip(axes, RUNGS.items(), strict=True):
-        for index, (measure, label) in enumerate(measures.items()):
-            errorbars(axis, where(rows, measure=measure), look(index), label)
-        axis.set(ylabel=title)
-        axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
-    axes[-1].set_xticks(range(len(rungs)), rungs, rotation=30, ha="right")
+    panels = [(measure, title, rungs) for measure, title in RUNGS.items()]
+    # Losses on other tokens are other quantities, and have a panel each.
+    losses = page.settings.loc[list(rungs), LOSS_ON]
+    for kind, of_kind in losses.groupby(losses, sort=False):
+        panels.append(("training_loss", f"loss on {kind}", list(of_kind.index)))
+    size = (4 + 1.4 * len(rungs), 3.2 * len(panels) + 2)
+    figure, axes = plt.subplots(len(panels), 1, figsize=size, sharex=True)
+    for axis, (measure, title, names) in zip(axes, panels, strict=True):
+        places = {name: rungs.index(name) for name in names}
+        _series(axis, page, measure, places, "trained", **look(0))
+        if measure == "drift":
+            _series(axis, page, "drift_random", places, "random adapter", **look(1))
+            axis.legend(fontsize="small")
+        axis.set_ylabel(title)
+    axes[-1].set_xticks(range(len(rungs)), [name.replace("-", " ") for name in rungs])
+    axes[-1].tick_params(axis="x", rotation=30)
     return figure
 
 
-def _panels() -> tuple[Figure, list[Axes]]:
-    """A panel for each of :data:`CURVES`, in rows of three."""
-    figure, axes = plt.subplots(len(CURVES) // 3, 3, figsize=(16.2, 1.6 * len(CURVES)))
-    return figure, list(axes.ravel())
+def _series(
+    axis: Axes, page: Page, measure: str, places: Mapping[Any, float], label: str, **look: Any
+) -> None:
+    """Means joined by a line, and around them every word's value as a point."""
+
+    def of(table: pd.DataFrame) -> pd.DataFrame:
+        rows = table[(table["runs"] == TAUGHT) & (table["measure"] == measure)]
+        rows = rows.assign(at=rows["experiment"].map(places))
+        return rows.dropna(subset="at").sort_values("at")
+
+    means, words = of(page.values), of(page.words)
+    if len(words) > len(means):
+        axis.scatter(words["at"], words["value"], s=30, alpha=0.35, color=look["color"], lw=0)
+    axis.plot(means["at"], means["mean"], label=label, **look)
+    if measure in CHANCE:
+        axis.axhline(1 / len(ASSIGNED), color=NEUTRAL, linestyle=":", zorder=0)

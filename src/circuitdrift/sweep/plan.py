@@ -24,39 +24,35 @@ from circuitdrift.params import OWN, Base, Listed, Params, Section
 SOURCE = paths.SWEEP.as_posix()
 DIRECTORY = "base.directory"
 Changes: TypeAlias = dict[str, Any]
-RungName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
+ExperimentName = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]*[a-z0-9])?$")]
 
 
 class Arm(Section):
-    """Experiments that answer one question together; sweep.yaml says what the three kinds are."""
+    """Experiments that answer one question together; sweep.yaml says what the kinds are."""
 
+    every: Changes = Field(default_factory=dict)
     product: dict[str, Listed[Any]] | None = Field(None, min_length=1)
     together: dict[str, Listed[Any]] | None = Field(None, min_length=1)
-    rungs: dict[RungName, Changes] | None = Field(None, min_length=1)
+    named: dict[ExperimentName, Changes] | None = Field(None, min_length=1)
+    rungs: dict[ExperimentName, Changes] | None = Field(None, min_length=1)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Arm:
-        if len(self.model_fields_set) != 1:
-            raise PydanticCustomError(
-                "kind", "Input should have one key: product, together or rungs"
-            )
+        if len(self.model_fields_set - {"every"}) != 1:
+            kinds = "product, together, named or rungs"
+            raise PydanticCustomError("kind", f"Input should have one key of {kinds}")
         if self.together and len({len(values) for values in self.together.values()}) > 1:
             raise PydanticCustomError("together", "Input should have equally many values a key")
         return self
 
     @property
-    def kind(self) -> str:
-        (kind,) = self.model_fields_set
-        return kind
-
-    @property
-    def named_changes(self) -> Iterator[tuple[str, Changes]]:
-        """The name and the changes of each experiment."""
-        if self.rungs:
-            changes: Changes = {}
-            for name, rung in self.rungs.items():
-                changes = {**changes, **rung}
-                yield name, changes
+    def experiments(self) -> Iterator[tuple[str, Changes]]:
+        """The name and the changes of each experiment, without those of `every`."""
+        if self.named or self.rungs:
+            before: Changes = {}
+            for name, changes in (self.named or self.rungs or {}).items():
+                yield name, {**before, **changes}
+                before = {**before, **changes} if self.rungs else {}
             return
         lists = self.product or self.together or {}
         rows = product(*lists.values()) if self.product else zip(*lists.values(), strict=True)
@@ -83,14 +79,11 @@ class Sweep:
     """All of sweep.yaml, each experiment once, though several arms may name it."""
 
     experiments: tuple[Experiment, ...]
-    # By kind (product, together, rungs), each arm's experiments in order.
-    arms: Mapping[str, Mapping[str, tuple[str, ...]]]
+    arms: Mapping[str, tuple[str, ...]]  # each arm's experiments in order
     memory_gb: float
 
     def arms_with(self, name: str) -> list[str]:
-        return [
-            arm for of_kind in self.arms.values() for arm, names in of_kind.items() if name in names
-        ]
+        return [arm for arm, names in self.arms.items() if name in names]
 
 
 def load_sweep(root: Path) -> Sweep:
@@ -103,42 +96,51 @@ def load_sweep(root: Path) -> Sweep:
     params = read_yaml(root / paths.PARAMS)
     validate(Params, params, source=paths.PARAMS.name)
     experiments: dict[str, Experiment] = {}
-    bases: set[Base] = set()
-    arms: dict[str, dict[str, tuple[str, ...]]] = {"product": {}, "together": {}, "rungs": {}}
+    texts_checked: set[tuple[Base, str, str]] = set()
+    arms: dict[str, tuple[str, ...]] = {}
     for arm_name, arm in file.arms.items():
         names = []
-        for name, varied in arm.named_changes:
-            changes = {**file.every, **varied}
+        for name, varied in arm.experiments:
+            changes = {**file.every, **arm.every, **varied}
+            changes |= _whole_directory(_changed(params, changes), root)
             changed = _changed(params, changes)
-            base = changed["base"] if isinstance(changed["base"], dict) else {}
-            own = base.get("directory")
-            if base.get("model") == OWN and isinstance(own, str):
-                # An experiment of the queue runs in a folder of its own, where a relative path
-                # would lead elsewhere, params.yaml's too.
-                changes[DIRECTORY] = str((root / Path(own).expanduser()).resolve())
-                changed = _changed(params, changes)
             # An experiment that several arms ask for keeps its first name.
             same = [each.name for each in experiments.values() if each.params == changed]
             names.append(same[0] if same else name)
-            if not same and name in experiments:
+            if same:
+                continue
+            if name in experiments:
                 raise InputError(
                     Problem(
                         where=f"{SOURCE}: arms.{arm_name}",
                         got=name,
                         rule="experiments with different params have different names",
-                        remedy="name the rung differently, or vary the key that differs",
+                        remedy="name it differently under `named`, or vary the key that differs",
                     )
                 )
-            if not same:
-                source = f"{SOURCE} ({name})"
-                checked = validate(Params, changed, source)
-                check_params(checked, root, source)
-                if checked.base not in bases:
-                    check_base(checked, root)
-                    bases.add(checked.base)
-                experiments[name] = Experiment(name, changes, changed)
-        arms[arm.kind][arm_name] = tuple(names)
+            source = f"{SOURCE} ({name})"
+            checked = validate(Params, changed, source)
+            check_params(checked, root, source)
+            texts = (checked.base, checked.dataset.constraints, checked.dataset.examples_from)
+            if texts not in texts_checked:  # reading a tokenizer takes a second
+                check_base(checked, root)
+                texts_checked.add(texts)
+            experiments[name] = Experiment(name, changes, changed)
+        arms[arm_name] = tuple(names)
     return Sweep(tuple(experiments.values()), arms, file.memory_gb)
+
+
+def _whole_directory(params: Mapping[str, Any], root: Path) -> Changes:
+    """The change that makes an own base model's directory a whole path.
+
+    An experiment of the queue runs in a folder of its own, where a relative path would lead
+    elsewhere, params.yaml's too.
+    """
+    base = params["base"] if isinstance(params["base"], dict) else {}
+    own = base.get("directory")
+    if base.get("model") != OWN or not isinstance(own, str):
+        return {}
+    return {DIRECTORY: str((root / Path(own).expanduser()).resolve())}
 
 
 def fitting_workers(sweep: Sweep) -> int:
