@@ -78,7 +78,7 @@ def test_a_page_has_all_sections_its_figures_and_nothing_undefined_or_internal(n
     assert set(re.findall(r"\(figures/(\w+)\.png\)", text)) == set(names)
     sections = re.findall("^## (.*)", text, re.MULTILINE)
     assert [title[:3] for title in sections[1:4]] == ["RQ1", "RQ2", "RQ3"]
-    assert len(sections) == 10
+    assert len(sections) == 11
     prose = re.sub(r"\]\(\S+\)|`(tables|data)/\S+`", "", text).replace("happy nan", "")
     assert re.findall(r"\b(nan|NaN|None|inf)\b|\{|\bTrue\b", prose) == []
     assert re.findall(r"\b0\d\d\b(?!\.)(?<!\.\d{3})|[a-z]_[a-z]", prose) == []

@@ -33,11 +33,11 @@ def by_word(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
         by: the columns that tell a word's rows apart.
 
     Returns:
-        ``by``, type, word, whole (full - empty), f; f is empty where |whole| is below a logit.
+        ``by``, type, word, whole (full - empty), f; f is empty where the whole is below a logit.
     """
     means = table.groupby([*by, *WORD], as_index=False)[["value", "full", "empty"]].mean()
     whole = means["full"] - means["empty"]
-    f = ((means["value"] - means["empty"]) / whole).where(whole.abs() >= SMALLEST_WHOLE)
+    f = ((means["value"] - means["empty"]) / whole).where(whole >= SMALLEST_WHOLE)
     return means[[*by, *WORD]].assign(whole=whole, f=f)
 
 

@@ -46,7 +46,7 @@ def render_report(study: Study, verdicts: Mapping[str, str], figures: Sequence[s
     return page_template(PAGE).render(
         params=study.params,
         original=study.original,
-        verdicts={name: text.replace(" (", "** (", 1) for name, text in verdicts.items()},
+        verdicts=verdicts,
         criteria={
             question: {row["number"]: row for row in criteria if row["question"] == question}
             for question in ("RQ1", "RQ2")
@@ -74,7 +74,7 @@ def render_report(study: Study, verdicts: Mapping[str, str], figures: Sequence[s
         last_loss=losses[study.last],
         closed_without=_without(tables["closed"]),
         faithfulness_without=left_out(by_word(tables["faithfulness"], [*CURVE, "size"])),
-        untransferred=_records(carried[~(carried["low"] > 0)]),
+        untransferred=_records(carried[(carried["low"] <= 0) & (carried["high"] >= 0)]),
         unspecific=_unspecific(specificity(study)),
     )
 

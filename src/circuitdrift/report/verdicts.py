@@ -65,7 +65,11 @@ COLUMNS = {
 
 
 class Missing(Exception):  # noqa: N818 - no error: a study may have fewer runs
-    """What a criterion takes and the study has not."""
+    """What a criterion takes and the study has not; the criterion has no number then."""
+
+    def __init__(self, reason: str, outcome: str = NOT_MEASURED) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,8 @@ def causal(study: Study) -> Measured:
     inside = words[words["left_out"] == ""]
     shares = {str(name): group["value"].sort_index() for name, group in inside.groupby("nodes")}
     if len(inside) == 0:
-        raise Missing(f"every word is left out: {next(iter(left_out.values()))}")
+        reason = next(iter(left_out.values()))
+        raise Missing(f"every word is left out: {reason}", UNDECIDED)
     null = max(NULLS, key=lambda name: shares[name].mean())
     beyond = shares[CHOSEN] - shares[null]
     distances = where(inside, nodes=CHOSEN)["distance"].sort_index()
@@ -329,7 +334,7 @@ def criteria_tables(study: Study) -> dict[str, pd.DataFrame]:
         try:
             measured = measure(study)
         except Missing as missing:
-            blank = {"outcome": NOT_MEASURED, "reason": str(missing)}
+            blank = {"outcome": missing.outcome, "reason": str(missing)}
             rows["criteria"].append({**about, "name": name, **blank})
             continue
         rows["criteria"].append({**_criterion(study, measured), **about, "name": name})
