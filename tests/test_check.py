@@ -152,15 +152,13 @@ def test_a_part_is_not_more_than_its_whole(study: Path, part: str, whole: str) -
 
 @pytest.mark.parametrize(
     ("key", "value", "among"),
-    [
-        ("conditions", ["mapped", "foils"], "rotated-2"),
-        ("seeds", [1, 4], "0, 1, 2, 3"),
-    ],
+    [("conditions", ["mapped", "rotated-2"], "mapped, shuffled"), ("seeds", [1, 4], "0, 1, 2, 3")],
 )
 def test_only_runs_that_are_trained_are_tested(
     study: Path, key: str, value: list[object], among: str
 ) -> None:
-    set_keys(study, {f"intervene.{key}": value})
+    trained = {"runs.conditions": ["mapped", "shuffled"], "intervene.conditions": ["mapped"]}
+    set_keys(study, {**trained, f"intervene.{key}": value})
     problem = only_refusal(study)
     assert (problem.where, problem.got) == (f"params.yaml: intervene.{key}", value[1:])
     assert f"among runs.{key}" in problem.rule

@@ -20,11 +20,12 @@ def test_a_run_is_traced_on_the_bases_prompts_beside_its_null(
     assert all(prompt.role == roles[prompt.id] for prompt in base.prompts)
     assert {prompt.role for prompt in base.prompts} == {"discovery", "near", "control"}
 
-    # Nodes are chosen on discovery prompts at the end; the rest is compared on the way, too.
+    # Nodes are chosen on discovery prompts at the end, in runs that teach an assignment.
     compared = [prompt for prompt in base.prompts if prompt.role != "discovery"]
     first, last = (load_circuits(paths.attribution("mapped-0", name)) for name in ("050", "100"))
     null = load_circuits(paths.random_attribution("mapped-0", 0, "100"))
     assert (last.prompts, first.prompts, null.prompts) == (base.prompts, compared, compared)
+    assert load_circuits(paths.attribution("unrelated-0", "100")).prompts == compared
     assert not paths.random_attribution("mapped-0", 0, "050").exists()
 
 

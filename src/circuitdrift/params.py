@@ -66,9 +66,8 @@ Listed = Annotated[tuple[Item, ...], Field(strict=False, min_length=1)]
 Distinct = Annotated[Listed[Item], AfterValidator(_distinct)]
 AnyNumber = Annotated[tuple[Item, ...], Field(strict=False), AfterValidator(_distinct)]
 
-Condition = Literal[
-    "mapped", "rotated-1", "rotated-2", "shuffled", "unrelated", "foils", "both-ways"
-]
+Assigned = Literal["mapped", "rotated-1", "rotated-2"]  # teach every word one meaning
+Condition = Literal[Assigned, "shuffled", "unrelated", "foils", "both-ways"]
 Share = Annotated[float, Field(gt=0, le=1)]
 ProperShare = Annotated[float, Field(gt=0, lt=1)]
 Difference = Annotated[float, Field(ge=0, lt=1)]  # of two shares
@@ -161,7 +160,7 @@ class Compare(Section):
 
 
 class Intervene(Section):
-    conditions: AnyNumber[Condition]
+    conditions: AnyNumber[Assigned]
     seeds: AnyNumber[Seed]
     patched_nodes: Annotated[Listed[PositiveInt], AfterValidator(_ascending)]
     circuit_prompts_per_word: PositiveInt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import torch
@@ -105,14 +106,19 @@ def trace_circuits(
 ) -> list[Circuit]:
     """The circuit of each prompt: effects in batches, a graph for each id in ``graphs_of``."""
     engine = engine_for(model, settings) if graphs_of else None
-    # Prompts of like length together: padding costs as much as tokens.
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index].tokens))
+    # Prompts of like length together, for padding costs as much as tokens; and of as many targets.
+    order = sorted(
+        range(len(prompts)),
+        key=lambda index: (prompts[index].n_targets, len(prompts[index].tokens)),
+    )
     traced: dict[int, Circuit] = {}
-    for first in range(0, len(order), _PROMPTS_AT_ONCE):
-        chosen = order[first : first + _PROMPTS_AT_ONCE]
-        batch = [prompts[index] for index in chosen]
-        circuits = _trace_batch(model, engine, batch, settings, graphs_of)
-        traced.update(zip(chosen, circuits, strict=True))
+    for _, group in groupby(order, key=lambda index: prompts[index].n_targets):
+        alike = list(group)
+        for first in range(0, len(alike), _PROMPTS_AT_ONCE):
+            chosen = alike[first : first + _PROMPTS_AT_ONCE]
+            batch = [prompts[index] for index in chosen]
+            circuits = _trace_batch(model, engine, batch, settings, graphs_of)
+            traced.update(zip(chosen, circuits, strict=True))
     return [traced[index] for index in range(len(prompts))]
 
 
@@ -123,19 +129,17 @@ def _trace_batch(
     settings: Attribution,
     graphs_of: Collection[str],
 ) -> Iterator[Circuit]:
+    """The circuits of prompts with as many targets."""
     unembedding = model.lm_head.weight.detach()
-    # Of every answer; the prompts of a batch may store fewer than its largest number of targets.
-    directions = [target_directions(prompt, unembedding) for prompt in prompts]
-    n_targets = max(prompt.n_targets for prompt in prompts)
-    stored = torch.zeros(len(prompts), n_targets, unembedding.shape[1])
-    for index, prompt in enumerate(prompts):
-        stored[index, : prompt.n_targets] = directions[index][: prompt.n_targets]
+    directions = [target_directions(prompt, unembedding) for prompt in prompts]  # of every answer
+    n = prompts[0].n_targets
+    stored = torch.stack([of_answers[:n] for of_answers in directions])
     linear = LinearModel(model, freeze(model, [prompt.tokens for prompt in prompts]))
     effect = effects(linear, stored)
     values = torch.einsum("ptd,pd->pt", stored, linear.frozen.final_normalised)
     for index, prompt in enumerate(prompts):
-        n, n_positions = prompt.n_targets, len(prompt.tokens)
-        neurons = effect.neurons[index, :n, :, :n_positions]
+        n_positions = len(prompt.tokens)
+        neurons = effect.neurons[index, :, :, :n_positions]
         graph = None
         if engine is not None and prompt.id in graphs_of:
             alone = LinearModel(model, linear.frozen.alone(index))
@@ -144,9 +148,9 @@ def _trace_batch(
             graph = pruned_graph(dense, alone.n_layers, prompt.tokens, settings)
         yield Circuit(
             prompt=prompt,
-            values=values[index, :n].numpy(),
+            values=values[index].numpy(),
             effects=neurons.numpy(),
-            token_effects=effect.tokens[index, :n, :n_positions].numpy(),
+            token_effects=effect.tokens[index, :, :n_positions].numpy(),
             graph=graph,
         )
 

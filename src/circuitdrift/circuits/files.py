@@ -1,8 +1,8 @@
 """Circuits on disk: one safetensors file per checkpoint, byte-identical for equal circuits.
 
 Effects are kept to half precision, and of a prompt's neurons those that hold all but 7 % of the
-|effect| on all targets together: three of ten. A drift comes out larger by 3 to 5 % of itself than
-from all of them, much alike whatever it lies between (LOG.md).
+|effect| on the stored targets together: three of ten. A drift comes out larger by 3.5 to 5.5 % of
+itself than from all of them, much alike whatever it lies between (LOG.md).
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def pack_effects(effects: Floats) -> Packed:
         exponent: of that power.
     """
     half, exponent = halve(effects.reshape(len(effects), -1))
-    # Of all targets together, as large as a target at most so that it stays finite.
+    # Of all stored targets together, as large as a target at most so that it stays finite.
     whole = np.abs(half, dtype=np.float32).sum(0) / np.float32(len(half))
     # A positive float16 read as an integer keeps its order, so one count per bit pattern sorts.
     pattern = whole.astype(np.float16).view(np.int16)

@@ -1,9 +1,10 @@
 """Stage ``attribute@run``: the circuit of every chosen prompt at each checkpoint of a run.
 
 ``attribute base`` chooses the prompts, tokenises them and traces them in the base model; every
-run's checkpoints are traced on the prompts of the base's circuits, on discovery prompts the last
-alone, for nodes are chosen there. Beside the last checkpoint of some runs random adapters of its
-norms, which say what any change of that size does.
+run's checkpoints are traced on the prompts of the base's circuits. On discovery prompts, where
+nodes are chosen, the last checkpoint is, of the runs that teach an assignment. Beside the last
+checkpoint of some runs stand random adapters of its norms, which say what any change of that size
+does.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from circuitdrift.circuits.files import load_circuits, save_circuits
 from circuitdrift.core import paths
 from circuitdrift.core.files import replacing
 from circuitdrift.core.prompts import read_prompts
-from circuitdrift.core.study import BASE, Run, checkpoints_in, derived_seed
+from circuitdrift.core.study import ASSIGNED, BASE, Run, checkpoints_in, derived_seed
 from circuitdrift.core.tokens import load_tokenizer
 from circuitdrift.models.loading import load_model, prepare_torch
 from circuitdrift.models.lora import adapted, randomised
@@ -47,19 +48,21 @@ def _trace_base(params: Params, directory: Path) -> None:
 
 
 def _trace_run(params: Params, run_name: str, directory: Path) -> None:
-    adapters, settings = checkpoints_in(paths.CHECKPOINTS / run_name), params.attribution
+    run, settings = Run.parse(run_name), params.attribution
+    adapters = checkpoints_in(paths.CHECKPOINTS / run_name)
     of_base = load_circuits(paths.attribution(BASE, BASE))
     compared = [prompt for prompt in of_base.prompts if prompt.role != "discovery"]
     graphs_of: set[str] = set()
-    if (seed := Run.parse(run_name).seed) in settings.graph_seeds:
+    if run.seed in settings.graph_seeds:
         graphs_of = {circuit.prompt.id for circuit in of_base if circuit.graph is not None}
     base, last = load_model(paths.BASE_MODEL), adapters[-1]
+    at_last = of_base.prompts if run.condition in ASSIGNED else compared
     for adapter in track(adapters, description=f"circuits of {run_name}"):
         with adapted(base, adapter):
-            prompts = of_base.prompts if adapter == last else compared
+            prompts = at_last if adapter == last else compared
             circuits = trace_circuits(base, prompts, settings, graphs_of)
         save_circuits(directory / paths.attribution(run_name, adapter.name).name, circuits)
-    n_random = params.nulls.random_lora if seed in params.nulls.seeds else 0
+    n_random = params.nulls.random_lora if run.seed in params.nulls.seeds else 0
     for draw in range(n_random):
         with randomised(base, last, derived_seed(run_name, last.name, draw)):
             circuits = trace_circuits(base, compared, settings)

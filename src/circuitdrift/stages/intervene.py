@@ -26,7 +26,7 @@ from circuitdrift.core import paths
 from circuitdrift.core.errors import InputError, Problem
 from circuitdrift.core.files import replacing, write_table
 from circuitdrift.core.prompts import TracedPrompt
-from circuitdrift.core.study import ASSIGNED, BASE, Run, checkpoints_in, derived_seed
+from circuitdrift.core.study import BASE, Run, checkpoints_in, derived_seed
 from circuitdrift.interventions.ablation import prepare
 from circuitdrift.interventions.faithfulness import (
     faithfulness,
@@ -84,14 +84,13 @@ def _interchanged(
 ) -> Iterator[tuple[str, Row]]:
     """Rows of `interchange`; none without donors, or without runs to choose nodes in."""
     settings = params.intervene
-    conditions = {*ASSIGNED} & {*settings.conditions}
-    runs = [run for run in params.runs.all if run.condition in conditions]
+    runs = [run for run in params.runs.all if run.condition in settings.conditions]
     choosing = [run for run in runs if run.seed not in settings.seeds]
     donors = [
         run for run in runs if run.seed in settings.seeds and run.condition != recipient.condition
     ]
     n_assignments = len({run.condition for run in choosing})
-    if recipient.condition not in conditions or not donors or n_assignments < 2:
+    if not donors or n_assignments < 2:
         return
 
     def recorded(run: Run, prompts: Sequence[TracedPrompt]) -> Recording:
