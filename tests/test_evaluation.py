@@ -23,6 +23,7 @@ from circuitdrift.core.files import read_json
 from circuitdrift.core.prompts import Prompt, read_prompts
 from circuitdrift.evaluation import (
     ANSWERED_ROLES,
+    COURSE_ROLES,
     READINGS_FILE,
     activation_distance,
     assigned_answer,
@@ -446,7 +447,8 @@ def test_the_stage_evaluates_the_base_and_every_checkpoint(
     assert list(base.columns) == list(run.columns) == [*place, *COLUMNS]
     assert list(base["prompt"]) == asked
     checkpoints = run["checkpoint"].unique()
-    assert list(run["prompt"]) == len(checkpoints) * asked
+    on_the_way = [prompt.id for prompt in prompts if prompt.role in COURSE_ROLES]
+    assert list(run["prompt"]) == (len(checkpoints) - 1) * on_the_way + asked
     assert (base[FROM_BASE].dropna() == 0).all(axis=None)
     steps = run.groupby("checkpoint")["step"].unique().map(list).to_dict()
     assert steps == {

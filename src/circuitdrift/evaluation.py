@@ -46,6 +46,7 @@ MEASURES = (
 # The roles that one token answers rightly or wrongly, and all that are asked.
 ANSWERED_ROLES = ("near", "far")
 ROLES = (*ANSWERED_ROLES, "unseen", "substitution", "control", "reverse")
+COURSE_ROLES = ("near", "unseen", "control")  # at every checkpoint; the others at the last
 
 SPACE_MARKS = " ▁Ġ"  # what tokenizers write in front of a token that begins a word
 
