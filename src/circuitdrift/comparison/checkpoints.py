@@ -70,12 +70,15 @@ def compare_prompt(models: Models) -> Iterator[tuple[str, Row]]:
     circuits = [models.base, *models.trained.values(), *models.random.values()]
     if any(circuit.prompt != prompt for circuit in circuits):
         raise ValueError(f"circuits of different prompts or targets beside {prompt}")
-    flat = [circuit.all_effects.reshape(len(circuit.all_effects), -1) for circuit in circuits]
-    # Most nodes are below what is stored in every model: a third of the time without them.
-    stored = np.flatnonzero(np.any([effects.any(0) for effects in flat], axis=0))
-    effects = dict(
-        zip([BASE, *models.trained, *models.random], (one[:, stored] for one in flat), strict=True)
+    # Most nodes are below what is stored in every model: a third of the time without them. The
+    # target that is not stored is minus the sum of the others, so that it is 0 where they are.
+    stored = np.flatnonzero(
+        np.any([one.effects.reshape(len(one.effects), -1).any(0) for one in circuits], axis=0)
     )
+    effects = {
+        model: circuit.all_effects.reshape(-1, circuit.effects[0].size)[:, stored]
+        for model, circuit in zip([BASE, *models.trained, *models.random], circuits, strict=True)
+    }
     shares = {model: _shares(of_model) for model, of_model in effects.items()}
     about = {
         "role": prompt.role,
