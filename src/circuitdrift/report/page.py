@@ -72,6 +72,8 @@ def render_report(study: Study, verdicts: Mapping[str, str], figures: Sequence[s
         distance=_first(apart["mean"]),
         first_loss=losses[study.checkpoints[0]],
         last_loss=losses[study.last],
+        steps=_records(tables["steps"]),
+        by_type=_by_type(tables["words"]),
         closed_without=_without(tables["closed"]),
         faithfulness_without=left_out(by_word(tables["faithfulness"], [*CURVE, "size"])),
         untransferred=_records(carried[(carried["low"] <= 0) & (carried["high"] >= 0)]),
@@ -95,6 +97,14 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     texts = table.select_dtypes(exclude="number")
     rows = table.assign(**{str(name): texts[name].fillna("") for name in texts})
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+
+
+def _by_type(words: pd.DataFrame) -> list[dict[str, Any]]:
+    """type, accuracy, substitution: of RQ2.1 and RQ2.3, mean over the words of a type."""
+    rows = where(words, question="RQ2")
+    means = rows.pivot_table(index="type", columns="number", values="value").reindex(columns=[1, 3])
+    named = means.set_axis(["accuracy", "substitution"], axis=1).dropna().reset_index()
+    return _records(named)
 
 
 def _without(closed: pd.DataFrame) -> list[str]:
