@@ -129,6 +129,7 @@ def study_tables(plan: Plan, seed: int = 0) -> dict[str, pd.DataFrame]:
         "contrast_counts": _words()[["type", "word"]].assign(n_tested=5000, n_pass=12),
         **interventions(plan, rng),
         "examples": examples_table(plan),
+        **dict.fromkeys(("rq3", "sweep"), pd.DataFrame()),  # no sweep was run
     }
     # As they are read from their files.
     return {name: table.replace("", np.nan) for name, table in tables.items()}

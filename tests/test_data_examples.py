@@ -28,14 +28,13 @@ from circuitdrift.data.constraints import (
 from circuitdrift.data.examples import (
     make_examples,
     make_unrelated,
-    read_training_file,
     refused_count,
     run_examples,
     shuffle_meanings,
     template_examples,
-    training_pool,
     unrelated_sentences,
 )
+from circuitdrift.data.pool import read_training_file, training_pool
 from circuitdrift.params import Params, load_params
 from circuitdrift.stages import make_dataset
 

@@ -237,6 +237,42 @@ def test_transfer_and_specificity_say_in_words_where_they_fail() -> None:
     assert text.count("is not specific") == text.count("not told from 0") == 1
 
 
+def test_the_sweep_stands_on_the_page_or_is_named_as_not_run() -> None:
+    study = simulated_study(PLANTED)
+    without = page(study, [])
+    assert (
+        "**RQ3. How do training length and dataset size change circuits?** Not measured" in without
+    )
+    assert without.count("not run: `make sweep`") == 4
+    part = {"low": np.nan, "high": np.nan, "least": np.nan, "reason": np.nan}
+    names = ("range of drift", "range of accuracy", "accuracy in the regime", "drift in the regime")
+    values, most = (0.2, 0.6, 0.34, 0.01), (0.5, 0.5, 0.38, 0.1)
+    outcomes = ("holds", "undecided", "holds", "holds")
+    rq3 = [
+        {**part, "number": n, "part": name, "value": value, "most": at_most, "outcome": outcome}
+        for n, name, value, at_most, outcome in zip(
+            (1, 1, 2, 2), names, values, most, outcomes, strict=True
+        )
+    ]
+    measures = ("accuracy", "drift", "steps", "first_loss", "training_loss")
+    sweep = pd.DataFrame(
+        [
+            {"experiment": name, "condition": condition, "measure": measure, "value": value}
+            for name in ("original-regime", "original-904")
+            for measure in measures
+            for condition, value in (("mapped", 1.0), ("rotated-1", 2.0), ("shuffled", 9.0))
+        ]
+    )
+    tables = {**study.tables, "rq3": pd.DataFrame(rq3), "sweep": sweep}
+    text = page(replace(study, tables=tables), [])
+    assert "**1 undecided**; **2 holds**" in text
+    assert "by **20 %** of what 1 to 10 epochs move them, and balanced accuracy by 60 %" in text
+    assert "scaling/figures/length_size.png" in text
+    assert "not run" not in text
+    assert "drift from base 1.500; two runs" in text  # of the assigned runs
+    assert "2 steps: balanced accuracy 150 %" in text
+
+
 def test_numbers_as_markdown_shows_them() -> None:
     assert [number(value) for value in (0.12345, None, float("nan"))] == ["0.123", "-", "-"]
     assert number(-float("inf")) == "-∞"

@@ -52,11 +52,12 @@ stages:
     outs: [made.txt]
   tell:
     cmd: python code/tell.py
-    deps: [code/tell.py, made.txt]
+    deps: [code/tell.py, made.txt, reports/scaling]
     outs:
       - told.csv: {cache: false}
 """,
     ".gitignore": "/made.txt\n",
+    "reports/scaling/measures.csv": "",
 }
 # In a process of its own, which a test may stop.
 RUN = """
@@ -211,6 +212,8 @@ def test_other_params_other_code_and_other_inputs_are_not_finished(study: Study)
     other = Experiment("number-1", {"fails": 2}, {**THREE[0].params, "fails": 2})
     assert finished(study.root, [other]) == {}
     (study.root / "README.md").write_text("What no stage reads.\n", encoding="utf-8")
+    measures = study.root / "reports" / "scaling" / "measures.csv"
+    measures.write_text("What the sweep itself writes.\n", encoding="utf-8")
     study.commit()
     assert len(finished(study.root, THREE)) == 3
     code = study.root / "code" / "tell.py"

@@ -19,6 +19,7 @@ from scipy import stats
 
 from circuitdrift.core.errors import InputError
 from circuitdrift.params import Params, load_params
+from circuitdrift.report.summaries import SWEEP_CRITERIA, SWEEP_MEASURES
 from circuitdrift.sweep import summary
 from circuitdrift.sweep.page import Page
 from circuitdrift.sweep.plan import load_sweep
@@ -186,7 +187,7 @@ SUPPORTED = {
 
 def outcomes(page: Page) -> list[Any]:
     """Of both criteria, and of their parts."""
-    return [page.outcome(1), page.outcome(2), list(page.criteria["outcome"])]
+    return [*page.outcomes.values(), list(page.criteria["outcome"])]
 
 
 def test_the_criteria_as_registered() -> None:
@@ -228,7 +229,7 @@ def test_accuracy_fails_where_its_printed_interval_lies_outside(
         simulated = "circuitdrift.statistics.coverage.simulated_coverage"
         monkeypatch.setattr(simulated, lambda *_, share=coverage: share)
         page = page_of(learned)
-        assert page.outcome(2) == outcome
+        assert page.outcomes[2] == outcome
         assert math.isnan(page.criteria.loc[2, "low"]) == (outcome == "undecided")
 
 
@@ -354,7 +355,7 @@ def test_experiments_join_those_that_git_keeps_as_they_are_finished(clone: Clone
     rows = pd.read_csv(clone.root / summary.EXPERIMENTS, dtype=str).set_index("experiment")
     assert rows.loc[EPOCHS_1, ["arms", "revision", "code"]].to_list() == ["grid", first, code]
     assert list(rows["runs.seeds"]) == ["[0, 1]", "[0]"]
-    before = pd.read_csv(clone.root / summary.MEASURES)
+    before = pd.read_csv(clone.root / SWEEP_MEASURES)
 
     # Of other code: what is committed stays, what is run again is replaced, what is new joins.
     (clone.root / "dvc.yaml").write_text("stages: {}  # changed\n", encoding="utf-8")
@@ -365,7 +366,7 @@ def test_experiments_join_those_that_git_keeps_as_they_are_finished(clone: Clone
     rows = pd.read_csv(clone.root / summary.EXPERIMENTS, dtype=str).set_index("experiment")
     assert list(rows.index) == [EPOCHS_1, "original", "24-words", "loss-on-answer"]
     assert list(rows["code"]) == [code, later, later, later]
-    measures = pd.read_csv(clone.root / summary.MEASURES)
+    measures = pd.read_csv(clone.root / SWEEP_MEASURES)
     assert list(measures) == summary.COLUMNS
     pd.testing.assert_frame_equal(measures[: len(before)], before)
     assert not measures.duplicated(summary.COLUMNS[:-2]).any()
@@ -389,20 +390,20 @@ def page_files(root: Path) -> list[Path]:
 def test_tables_of_other_measures_are_set_aside(
     clone: Clone, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (clone.root / summary.MEASURES).parent.mkdir(parents=True)
+    (clone.root / SWEEP_MEASURES).parent.mkdir(parents=True)
     old = {
-        summary.MEASURES: "experiment,condition,seed,word,measure,value\na,mapped,0,,steps,4\n",
+        SWEEP_MEASURES: "experiment,condition,seed,word,measure,value\na,mapped,0,,steps,4\n",
         summary.EXPERIMENTS: "experiment,arms\na,grid\n",
     }
     for path, text in old.items():
         (clone.root / path).write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match="make sweep"):
         summary.summarise(clone.root)
-    assert "set aside" in capsys.readouterr().out
+    assert "run `make sweep` anew" in capsys.readouterr().out
     assert {path: (clone.root / path).read_text() for path in old} == old
     clone.keep_experiment(EPOCHS_1)
     assert summary.summarise(clone.root) == 1
-    assert set(pd.read_csv(clone.root / summary.MEASURES)["experiment"]) == {EPOCHS_1}
+    assert set(pd.read_csv(clone.root / SWEEP_MEASURES)["experiment"]) == {EPOCHS_1}
 
 
 def test_without_any_experiment_there_is_no_page(clone: Clone) -> None:
@@ -413,14 +414,14 @@ def test_without_any_experiment_there_is_no_page(clone: Clone) -> None:
 
 @pytest.mark.slow
 def test_the_committed_page_is_that_of_the_committed_tables(tmp_path: Path) -> None:
-    if list(pd.read_csv(ROOT / summary.MEASURES, nrows=0)) != summary.COLUMNS:
+    if list(pd.read_csv(ROOT / SWEEP_MEASURES, nrows=0)) != summary.COLUMNS:
         pytest.skip("reports/scaling has other measures: the sweep has not run with this code")
     clone = Clone(tmp_path)
     between = summary.COMPARE / "between_runs.csv"
-    names = ("sweep.yaml", "params.yaml", between, summary.EXPERIMENTS, summary.MEASURES)
+    names = ("sweep.yaml", "params.yaml", between, summary.EXPERIMENTS, SWEEP_MEASURES)
     for name in (*names, summary.REPLICATIONS):
         (clone.root / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, clone.root / name)
     summary.summarise(clone.root)
-    for path in (summary.EXPERIMENTS, summary.MEASURES, summary.CRITERIA, summary.PAGE):
+    for path in (summary.EXPERIMENTS, SWEEP_MEASURES, SWEEP_CRITERIA, summary.PAGE):
         assert (clone.root / path).read_bytes() == (ROOT / path).read_bytes()

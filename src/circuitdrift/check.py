@@ -15,7 +15,8 @@ from circuitdrift.core.files import read_json
 from circuitdrift.core.prompts import Example
 from circuitdrift.core.study import Run, checkpoint_steps, total_steps
 from circuitdrift.data.constraints import Constraints, load_constraints, make_prompts
-from circuitdrift.data.examples import refused_count, run_examples, training_pool
+from circuitdrift.data.examples import refused_count, run_examples
+from circuitdrift.data.pool import training_pool
 from circuitdrift.params import OWN, Params, load_params
 
 CPU_FLAGS = Path("/proc/cpuinfo")  # Linux's

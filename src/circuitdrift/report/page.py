@@ -5,18 +5,20 @@ The sentences stand in ``report.md.j2`` and ``claims.j2``, the tables in ``page_
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from circuitdrift.core.study import BASE
+from circuitdrift.core.study import ASSIGNED, BASE
 from circuitdrift.report.faithfulness import CURVE, by_word, left_out
 from circuitdrift.report.figures import random_drift, run_pairs
 from circuitdrift.report.page_tables import page_tables, specificity, transfer
 from circuitdrift.report.style import MISSING, checkpoint, interval, markdown, page_template
 from circuitdrift.report.summaries import Study, where
+from circuitdrift.report.verdicts import rq3
 
 PAGE = Path(__file__).with_name("report.md.j2")
 
@@ -70,6 +72,9 @@ def render_report(study: Study, verdicts: Mapping[str, str], figures: Sequence[s
         random_drift=_first(random_drift(study)[["mean"]].mean().dropna()),
         band=(band.min(), band.max()) if len(band) else None,
         distance=_first(apart["mean"]),
+        rq3=rq3(tables["rq3"]) if len(tables["rq3"]) else {},
+        rq3_parts=_records(tables["rq3"]),
+        sweep=defaultdict(dict, _sweep_means(tables["sweep"])),
         first_loss=losses[study.checkpoints[0]],
         last_loss=losses[study.last],
         steps=_records(tables["steps"]),
@@ -97,6 +102,15 @@ def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
     texts = table.select_dtypes(exclude="number")
     rows = table.assign(**{str(name): texts[name].fillna("") for name in texts})
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+
+
+def _sweep_means(measures: pd.DataFrame) -> dict[str, dict[str, float]]:
+    """By experiment and measure, mean over the words and runs of all assignments."""
+    if measures.empty:
+        return {}
+    taught = measures[measures["condition"].isin(list(ASSIGNED))]
+    means = taught.groupby(["experiment", "measure"])["value"].mean().unstack()
+    return {str(name): row.to_dict() for name, row in means.iterrows()}
 
 
 def _by_type(words: pd.DataFrame) -> list[dict[str, Any]]:

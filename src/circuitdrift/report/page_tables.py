@@ -45,6 +45,7 @@ def page_tables(study: Study) -> dict[str, pd.DataFrame]:
         "examples": _examples(study),
         **{question: _criteria(tables["criteria"], question) for question in ("RQ1", "RQ2")},
         **{f"beside_{name}": _beside(tables["comparisons"], name) for name in ("RQ1", "RQ2")},
+        "RQ3": _rq3(tables["rq3"]),
         "by_condition": _by_condition(study),
         "words": _words(tables["words"]),
         "steps": steps[["from", "to", "step ratio", "p"]],
@@ -68,6 +69,13 @@ def page_tables(study: Study) -> dict[str, pd.DataFrame]:
         ),
         "original": _original(study.original),
     }
+
+
+def _rq3(parts: pd.DataFrame) -> pd.DataFrame:
+    if parts.empty:
+        return parts
+    table = _with_interval(parts, "value", "estimate").rename(columns={"number": "criterion"})
+    return table[["criterion", "part", "estimate", "least", "most", "outcome"]]
 
 
 def transfer(study: Study) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from circuitdrift.core.paths import SCALING
 from circuitdrift.core.study import ASSIGNED, BASE, TRAINED, Run
 from circuitdrift.statistics.coverage import DIFFERENCE, PROBABILITY, Model, checked_interval
 from circuitdrift.statistics.words import pooled_variance
@@ -40,6 +41,10 @@ COUNTED = ("accuracy", "discrimination", "substitution", "far_accuracy", "revers
 PROBABILITIES = ("p", "frame", "choice", "frame_unseen")
 CONTROLS = ("control_loss", "drift_control")
 
+# What a sweep says, by its own summary (circuitdrift.sweep.summary).
+SWEEP_MEASURES = SCALING / "measures.csv"
+SWEEP_CRITERIA = SCALING / "criteria.csv"
+
 CHOSEN = "chosen"
 NULLS = ("effect null", "activation null")
 
@@ -53,9 +58,10 @@ class Study:
             condition, seed, step, progress, loss), lora_norms, drift, between_runs, consistency,
             graphs, contrast, interchange, faithfulness, transfer, specificity; a table of
             interventions or graphs is its columns alone where there were none; examples (type,
-            word, meaning, training, prompt). Summaries: checkpoint_loss, by_word, by_condition,
-            between, closed, and of :mod:`circuitdrift.report.verdicts` criteria, comparisons,
-            steps, words, coverage.
+            word, meaning, training, prompt). From the sweep, empty where it was not run: rq3
+            (criteria.csv) and sweep (measures.csv). Summaries: checkpoint_loss, by_word,
+            by_condition, between, closed, and of :mod:`circuitdrift.report.verdicts` criteria,
+            comparisons, steps, words, coverage.
         original: data/original_study.yaml.
     """
 

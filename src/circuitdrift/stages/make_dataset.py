@@ -15,7 +15,8 @@ from circuitdrift.core import paths
 from circuitdrift.core.files import replacing, write_jsonl
 from circuitdrift.core.tokens import check_tokens, load_tokenizer
 from circuitdrift.data.constraints import load_constraints, make_prompts
-from circuitdrift.data.examples import run_examples, training_pool
+from circuitdrift.data.examples import run_examples
+from circuitdrift.data.pool import training_pool
 
 if TYPE_CHECKING:
     from circuitdrift.params import Params

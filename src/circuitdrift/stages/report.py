@@ -147,7 +147,15 @@ def _read_tables(params: Params) -> dict[str, pd.DataFrame]:
         "examples": _examples(params),
         **{path.stem: _read(path) for path in sorted(paths.COMPARE_TABLES.glob("*.csv"))},
         **{name: _interventions(params, name) for name in INTERVENTIONS},
+        **_sweep(),
     }
+
+
+def _sweep() -> dict[str, pd.DataFrame]:
+    """What `make scaling` wrote; without rows where it has not been there."""
+    if not summaries.SWEEP_CRITERIA.is_file():
+        return {"rq3": pd.DataFrame(), "sweep": pd.DataFrame()}
+    return {"rq3": _read(summaries.SWEEP_CRITERIA), "sweep": _read(summaries.SWEEP_MEASURES)}
 
 
 def _interventions(params: Params, name: str) -> pd.DataFrame:

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from circuitdrift.core.study import ASSIGNED
+from circuitdrift.report.criteria import FAILS, HOLDS, NOT_MEASURED, UNDECIDED
 from circuitdrift.statistics.coverage import Model, checked_interval
 from circuitdrift.statistics.words import mean_over_words
 
 if TYPE_CHECKING:
     from circuitdrift.params import Params
 
-OUTCOMES = HOLDS, UNDECIDED, FAILS, NOT_MEASURED = "holds", "undecided", "fails", "not measured"
 EPOCHS, SIZES, AT_SIZE = (1, 3, 10), (25, 50, 200), 50
 GRID, MATCHED, REGIME = "grid", "matched-steps", "original-regime"
 # A value, and its interval where it has one, lies between least and most.
 COLUMNS = ["number", "part", "value", "low", "high", "least", "most", "outcome", "reason"]
 
 
-def rq3(
+def rq3_parts(
     values: pd.DataFrame,
     words: pd.DataFrame,
     settings: pd.DataFrame,

@@ -13,9 +13,9 @@ from scipy import stats
 
 from circuitdrift.core.study import ASSIGNED
 from circuitdrift.report.style import MISSING, interval, markdown, number
-from circuitdrift.report.verdicts import rq2
+from circuitdrift.report.verdicts import rq2, rq3
 from circuitdrift.statistics.coverage import DIFFERENCE, PROBABILITY, Model, checked_interval
-from circuitdrift.sweep.criteria import OUTCOMES, of_arms, rq3
+from circuitdrift.sweep.criteria import of_arms, rq3_parts
 
 if TYPE_CHECKING:
     from circuitdrift.params import Params
@@ -48,7 +48,7 @@ class Page:
             type, word, value, n: mean over runs, of n prompts in all.
         values: experiment, runs, measure, mean, low and high over words (empty where coverage
             says so), half over seeds.
-        criteria: of :func:`rq3`.
+        criteria: of :func:`rq3_parts`.
         replications: what experiments' own reports say of RQ2.
     """
 
@@ -67,7 +67,7 @@ class Page:
         self.words = by.agg({"value": "mean", "n": "sum"}).reset_index()
         self.values = _values(self.words, by_seed, params)
         values, words = (each[each["runs"] == TAUGHT] for each in (self.values, self.words))
-        self.criteria = rq3(values, words, self.settings, between, params)
+        self.criteria = rq3_parts(values, words, self.settings, between, params)
 
     def arm(self, *arms: str) -> list[str]:
         """The experiments of these arms that are in the tables."""
@@ -78,10 +78,10 @@ class Page:
         """The parts of the criteria, a row each."""
         return markdown(self.criteria.fillna({"reason": ""}))
 
-    def outcome(self, number: int) -> str:
-        """A criterion's: that of its worst part."""
-        parts = self.criteria.loc[self.criteria["number"] == number, "outcome"]
-        return max(parts, key=OUTCOMES.index)
+    @property
+    def outcomes(self) -> dict[int, str]:
+        """Of each criterion, by its number."""
+        return rq3(self.criteria)
 
     def table(self, names: Sequence[str], measures: Sequence[str]) -> str:
         """A row an experiment and kind of runs; measures that none has are left out.

@@ -208,9 +208,10 @@ def _check_ready(root: Path) -> None:
 
 
 def _inputs(lock: Mapping[str, Any]) -> list[str]:
-    """dvc.yaml, and what stages read and none writes: code and data that git keeps."""
+    """dvc.yaml, and what stages read and nothing here makes: code and data that git keeps."""
     stages = lock["stages"].values()
     made = {PurePosixPath(out["path"]) for stage in stages for out in stage.get("outs", [])}
+    made.add(PurePosixPath(paths.SCALING))  # which the sweep itself makes
     read = {PurePosixPath(dep["path"]) for stage in stages for dep in stage.get("deps", [])}
     given = [
         str(dep)

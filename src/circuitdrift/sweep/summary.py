@@ -22,15 +22,14 @@ from circuitdrift.core.study import BASE, TRAINED
 from circuitdrift.core.yaml import validate
 from circuitdrift.params import Params, load_params
 from circuitdrift.report.style import page_template, use_style
+from circuitdrift.report.summaries import SWEEP_CRITERIA, SWEEP_MEASURES
 from circuitdrift.sweep import figures
 from circuitdrift.sweep.page import Page
 from circuitdrift.sweep.plan import Experiment, Sweep, load_sweep
 from circuitdrift.sweep.queue import Commit, finished, git
 
 EXPERIMENTS = paths.SCALING / "experiments.csv"
-MEASURES = paths.SCALING / "measures.csv"
 REPLICATIONS = paths.SCALING / "replications.csv"
-CRITERIA = paths.SCALING / "criteria.csv"
 FIGURES = paths.SCALING / "figures"
 PAGE = paths.SCALING / "scaling.md"
 TEMPLATE = Path(__file__).with_name("summary.md.j2")
@@ -97,9 +96,9 @@ def summarise(root: Path) -> int:
     page = Page(experiments, measures, replications, between, params)
     for path, table in (
         (EXPERIMENTS, experiments.fillna("")),
-        (MEASURES, measures),
+        (SWEEP_MEASURES, measures),
         (REPLICATIONS, replications),
-        (CRITERIA, page.criteria),
+        (SWEEP_CRITERIA, page.criteria),
     ):
         write_table(root / path, table)
     plt.switch_backend("agg")
@@ -123,11 +122,11 @@ def _committed(root: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     not these.
     """
     empty = pd.DataFrame(columns=["experiment"])
-    if not (root / MEASURES).is_file():
+    if not (root / SWEEP_MEASURES).is_file():
         return empty, empty, empty
-    measures = _read((root / MEASURES).read_text(encoding="utf-8"))
+    measures = _read((root / SWEEP_MEASURES).read_text(encoding="utf-8"))
     if list(measures) != COLUMNS or not (root / REPLICATIONS).is_file():
-        print(f"{MEASURES} has other measures than this code: set aside, run `make sweep` anew")
+        print(f"{SWEEP_MEASURES} has other measures than this code: run `make sweep` anew")
         return empty, empty, empty
     experiments = pd.read_csv(root / EXPERIMENTS, dtype=str, keep_default_na=False)
     return experiments, measures, _read((root / REPLICATIONS).read_text(encoding="utf-8"))
